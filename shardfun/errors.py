@@ -1,0 +1,148 @@
+"""Every error a user or an operator of shardfun can meet.
+
+One small tree, so that callers can catch by meaning and the command line can print one line: what was expected, what came,
+what to do. Exceptions of libraries (plyvel, pynng, msgspec, OSError) are mapped to these where they enter.
+
+House rules: a message names the thing (setting, file, address) first; ``code`` is stable and documented, ``exit_code`` is what
+a process that ends because of the error returns.
+"""
+
+from __future__ import annotations
+
+
+class ShardfunError(Exception):
+    """The root of the tree. Not raised itself."""
+
+    code = "error"
+    exit_code = 1
+
+
+class ConfigurationError(ShardfunError):
+    """The configuration or the command line is wrong; nothing was started.
+
+    Args:
+        problems: one sentence each, already naming file, line and setting. All problems found, not only the first.
+    """
+
+    code = "configuration"
+    exit_code = 2
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class DefinitionError(ShardfunError):
+    """An application is defined wrongly: found while it is imported or bound, before anything runs."""
+
+    code = "definition"
+    exit_code = 3
+
+
+class ApplicationImportError(ShardfunError):
+    """The application named in the configuration cannot be imported."""
+
+    code = "application-import"
+    exit_code = 3
+
+
+class InvocationError(ShardfunError):
+    """A function used its context wrongly. Fails that invocation only."""
+
+    code = "invocation"
+
+
+class UnknownTargetError(InvocationError):
+    """``send`` named a function, or ``emit`` an egress, that does not exist."""
+
+    code = "unknown-target"
+
+
+class PayloadTypeError(InvocationError):
+    """A message or a state value is not of its declared type."""
+
+    code = "payload-type"
+
+
+class ContextClosedError(InvocationError):
+    """A context was used after its invocation had ended."""
+
+    code = "context-closed"
+
+
+class ProtocolError(ShardfunError):
+    """A frame or a control message does not follow the protocol: damaged, or from another version.
+
+    ``LocalProtocolError`` is our own mistake (a bug, fail-stop); this one is what the other side sent.
+    """
+
+    code = "protocol"
+
+
+class LocalProtocolError(ProtocolError):
+    """A state machine of ours was driven against its transition table. A bug: the shard stops and recovers."""
+
+    code = "protocol-local"
+
+
+class ChannelLossError(ProtocolError):
+    """A frame of a channel is missing or a channel is gone: the incarnation has to end."""
+
+    code = "channel-loss"
+
+
+class StorageError(ShardfunError):
+    """Durable state could not be read or written."""
+
+    code = "storage"
+    exit_code = 4
+
+
+class CorruptionError(StorageError):
+    """A file of the data directory is damaged, and going on would lose or falsify what was acknowledged."""
+
+    code = "corruption"
+
+
+class IncompatibleDataError(StorageError):
+    """The data directory belongs to another application, format version or number of shards."""
+
+    code = "incompatible-data"
+
+
+class DirectoryInUseError(StorageError):
+    """Another supervisor holds the data directory."""
+
+    code = "directory-in-use"
+    exit_code = 5
+
+
+class IngressError(ShardfunError):
+    """An ingress cannot be read (missing file, another file than the one the position belongs to)."""
+
+    code = "ingress"
+    exit_code = 6
+
+
+class EgressError(ShardfunError):
+    """An egress cannot be written, or no longer holds what was published to it."""
+
+    code = "egress"
+    exit_code = 6
+
+
+class BacklogLimitError(ShardfunError):
+    """The messages waiting in a shard passed the hard limit: the application floods itself.
+
+    Stops the node. A restart of the shard would recover into the same flood for ever.
+    """
+
+    code = "backlog-limit"
+    exit_code = 7
+
+
+class UnavailableError(ShardfunError):
+    """The node is not running, or gave up (too many deaths without a checkpoint, a process that cannot be reaped)."""
+
+    code = "unavailable"
+    exit_code = 8

@@ -1,0 +1,1 @@
+"""The nouns: addresses, slots, message columns, frames, control messages. No decisions, no I/O."""

@@ -1,0 +1,160 @@
+"""What the outside world can do for a shard, as Protocols.
+
+The core and the drivers know these and nothing of LevelDB, files or sockets. Each port has one contract suite in
+``tests/contracts`` that the real implementation and the fake both pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from shardfun.model.delta import DeltaHeader, DeltaSummary, RecordBlock, StoredDelta
+
+
+class StateStore(Protocol):
+    """The durable state of one shard: exactly the last applied checkpoint, and the deltas around it.
+
+    ``get`` and ``scan`` are called on the loop; all other methods block on the disk and are called from one worker thread at
+    a time. Errors are ``StorageError`` (try again or abort the checkpoint) and ``CorruptionError`` (stop).
+    """
+
+    @property
+    def applied(self) -> int:
+        """The checkpoint whose changes are in the key-value store as a whole; 0 before the first."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of ``key`` as of the applied checkpoint."""
+
+    def scan(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Keys that begin with ``prefix`` and their values in key order, from a snapshot taken now. Never ``meta/`` keys."""
+
+    def write_delta(self, header: DeltaHeader, blocks: Sequence[RecordBlock], queues: bytes) -> DeltaSummary:
+        """Write one immutable delta file durably (temporary file, fsync, rename, fsync of the directory)."""
+
+    def read_delta(self, checkpoint: int) -> StoredDelta:
+        """Read a delta back and verify its checksum."""
+
+    def delete_delta(self, checkpoint: int) -> None:
+        """Delete the delta of an aborted checkpoint; no error if there is none."""
+
+    def apply_delta(self, checkpoint: int, blocks: Sequence[RecordBlock]) -> None:
+        """Put a complete checkpoint's changes into the store in idempotent chunks; the last one sets ``applied``."""
+
+    def recover(self, checkpoint: int, digest: bytes) -> StoredDelta | None:
+        """Bring the store to exactly ``checkpoint`` (the newest complete one; 0 = none).
+
+        Deletes deltas newer than it, verifies its delta against ``digest``, walks the parents backwards to ``applied``,
+        applies what is missing, and returns the checkpoint's own delta (its blocks may be dropped), ``None`` for 0.
+
+        Raises:
+            CorruptionError: a delta that is needed is missing or damaged, or ``applied`` is beyond ``checkpoint``.
+        """
+
+    def maintain(self) -> None:
+        """After an apply: force a flush when one is due, and delete deltas that are no longer needed."""
+
+    def close(self) -> None:
+        """Release files and locks. Safe to call twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """Which part of an ingress or egress a shard serves.
+
+    Args:
+        index: 0-based, the shard's number; ``count`` the number of partitions.
+        owns: tells whether this partition reads the record with that key.
+    """
+
+    index: int
+    count: int
+    owns: Callable[[str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A record that could not be read: becomes a dead letter, the run goes on."""
+
+    position: str
+    reason: str
+    raw: bytes
+
+
+@dataclass(slots=True)
+class IngressBatch:
+    """Records in order. Either ``records`` (for a router, or a configured target), or ready columns ``ids`` and ``values``.
+
+    Args:
+        position: the reader's position *after* this batch; any CBOR value; stored in the checkpoint with the effects.
+        scanned: how many records the reader looked at, its own and those of other partitions.
+    """
+
+    position: Any
+    records: list[Any] = field(default_factory=list)
+    ids: list[str] | None = None
+    values: list[Any] | None = None
+    rejects: list[Reject] = field(default_factory=list)
+    scanned: int = 0
+
+
+class IngressReader(Protocol):
+    """Reads one partition of an ingress, in one shard, on the loop: every call is short (at most about a millisecond)."""
+
+    def open(self, position: Any | None) -> None:
+        """Go to ``position`` (``None``: the beginning).
+
+        Raises:
+            IngressError: the source is missing, or is not the one the position belongs to.
+        """
+
+    def read(self, limit: int, now: float) -> IngressBatch | None:
+        """Up to ``limit`` records; ``None`` when there is nothing now (see ``wake_at`` and ``finished``).
+
+        Args:
+            now: monotonic seconds, for ``rate``.
+        """
+
+    @property
+    def wake_at(self) -> float | None:
+        """When to ask again after ``read`` gave ``None``: monotonic seconds; ``None`` when finished."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether a bounded source is at its end; a following or endless one never is."""
+
+    def close(self) -> None:
+        """Release files. Safe to call twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedPosition:
+    """How far an egress partition is known to be published: ``records`` in all and the sum of their ``bytes`` on the sink."""
+
+    records: int
+    bytes: int
+
+
+class EgressSink(Protocol):
+    """One partition of an egress. ``encode`` runs on the loop, the rest in a worker thread, one call at a time."""
+
+    def encode(self, value: Any) -> bytes:
+        """One record as the bytes that go out (for files: a line with its newline).
+
+        Raises:
+            TypeError: the value cannot be encoded; fails the invocation that emitted it.
+        """
+
+    def open(self, published: PublishedPosition, pending: Sequence[bytes]) -> int:
+        """Connect, find how many of the ``pending`` records (which follow ``published``) are there already, and return that.
+
+        Raises:
+            EgressError: the sink holds less than, or something else than, what was published.
+        """
+
+    def publish(self, records: Sequence[bytes]) -> None:
+        """Append records. When it returns they are durable; they belong to a complete checkpoint."""
+
+    def close(self) -> None:
+        """Release. Safe to call twice."""
