@@ -1,1 +1,9 @@
 """Stateful functions in Python, exactly once. This module is the public API and imports nothing heavy."""
+
+from shardfun.model.address import Address
+from shardfun.sdk.app import App, Message
+from shardfun.sdk.context import Context
+from shardfun.sdk.state import State, Value, value
+
+__all__ = ["Address", "App", "Context", "Message", "State", "Value", "value"]
+__version__ = "0.1.0"

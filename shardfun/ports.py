@@ -7,10 +7,21 @@ The core and the drivers know these and nothing of LevelDB, files or sockets. Ea
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from shardfun.model.delta import DeltaHeader, DeltaSummary, RecordBlock, StoredDelta
+from shardfun.model.doors import IngressBatch, PublishedPosition, Reject
+
+__all__ = [
+    "EgressSink",
+    "IngressBatch",
+    "IngressReader",
+    "Partition",
+    "PublishedPosition",
+    "Reject",
+    "StateStore",
+]
 
 
 class StateStore(Protocol):
@@ -73,32 +84,6 @@ class Partition:
     owns: Callable[[str], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Reject:
-    """A record that could not be read: becomes a dead letter, the run goes on."""
-
-    position: str
-    reason: str
-    raw: bytes
-
-
-@dataclass(slots=True)
-class IngressBatch:
-    """Records in order. Either ``records`` (for a router, or a configured target), or ready columns ``ids`` and ``values``.
-
-    Args:
-        position: the reader's position *after* this batch; any CBOR value; stored in the checkpoint with the effects.
-        scanned: how many records the reader looked at, its own and those of other partitions.
-    """
-
-    position: Any
-    records: list[Any] = field(default_factory=list)
-    ids: list[str] | None = None
-    values: list[Any] | None = None
-    rejects: list[Reject] = field(default_factory=list)
-    scanned: int = 0
-
-
 class IngressReader(Protocol):
     """Reads one partition of an ingress, in one shard, on the loop: every call is short (at most about a millisecond)."""
 
@@ -126,14 +111,6 @@ class IngressReader(Protocol):
 
     def close(self) -> None:
         """Release files. Safe to call twice."""
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedPosition:
-    """How far an egress partition is known to be published: ``records`` in all and the sum of their ``bytes`` on the sink."""
-
-    records: int
-    bytes: int
 
 
 class EgressSink(Protocol):

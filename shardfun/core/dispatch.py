@@ -1,0 +1,350 @@
+"""Dispatch: takes waiting messages, runs them, and routes what they sent. The one place where an outgoing message finds its way.
+
+Every message goes through a queue, also one that could run at once: so order between one sender and one target needs no thought,
+and a queue costs two operations per batch, not per message.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import cbor2
+
+from shardfun.core.function import DEAD_LETTER_KIND, CompiledFunction
+from shardfun.core.limits import Limits
+from shardfun.core.queue import Queue, Row
+from shardfun.core.records import Generation, RecordTable
+from shardfun.core.runner import Runner, invoke
+from shardfun.errors import PayloadTypeError, UnknownTargetError
+from shardfun.model.address import ID_BYTES_MAX, Address
+from shardfun.model.columns import Batch, UndecodableMessage, decode_block
+from shardfun.model.keyspace import SLOTS, owner_of_slot, slot_of, slot_range
+from shardfun.model.payload import END, Encoded
+
+INGRESS_RECORD = "ingress record"  # the payload type of a dead letter that never became a message
+
+
+class FunctionType:
+    """One function type in one incarnation of a shard.
+
+    Args:
+        queues: by shard number; the shard's own one is the mailbox, the others are the outboxes.
+        records: the table's part for this type.
+    """
+
+    __slots__ = ("function", "mailbox", "payloads", "queues", "records", "rows", "run", "shared", "typename")
+
+    def __init__(self, function: CompiledFunction, run: Runner, records: Generation, shard: int, shards: int) -> None:
+        self.function = function
+        self.typename = function.spec.typename
+        self.payloads = function.payloads
+        self.shared = self.payloads.shared
+        self.run = run
+        self.records = records
+        self.queues = [Queue() for _ in range(shards)]
+        self.rows = [queue.rows for queue in self.queues]
+        self.mailbox = self.queues[shard]
+
+
+class EgressBuffer:
+    """Records of one egress that were emitted since the last look, as effect rows: routed like messages, always to here."""
+
+    __slots__ = ("encode", "fresh", "name", "rows")
+
+    def __init__(self, name: str, encode: Callable[[Any], bytes], shards: int) -> None:
+        self.name = name
+        self.encode = encode
+        self.fresh: list[Row] = []
+        self.rows = [self.fresh] * shards
+
+
+class InvocationContext(Protocol):
+    """What the runners set on the one context that all synchronous invocations share (see ``sdk.context``)."""
+
+    state: Any
+    _sender: Any
+    _sender_type: str | None
+    _address: Any
+
+    def open(self) -> None:
+        """Invocations follow: effects may be recorded."""
+
+    def close(self) -> None:
+        """No invocation runs: any use raises."""
+
+
+Router = Callable[[Any], Iterable[Any]]
+
+
+class Dispatcher:
+    """Queues, routing and failures of one shard in one incarnation.
+
+    Args:
+        runners: by position like ``functions``: ``run_plain`` or the generated one.
+        egresses: name to the encoder of one record.
+        cut_id: tells the last cut checkpoint (for dead letters); ``now`` the wall clock in seconds.
+    """
+
+    def __init__(
+        self,
+        shard: int,
+        shards: int,
+        table: RecordTable,
+        functions: Sequence[CompiledFunction],
+        runners: Sequence[Runner],
+        egresses: dict[str, Callable[[Any], bytes]],
+        context: Callable[[Dispatcher], InvocationContext],
+        limits: Limits,
+    ) -> None:
+        self.shard = shard
+        self.shards = shards
+        self.table = table
+        self.limits = limits
+        self.effects: list[Row] = []
+        self.types: dict[str, FunctionType] = {}
+        for function, run in zip(functions, runners, strict=True):
+            typename = function.spec.typename
+            self.types[typename] = FunctionType(function, run, table.generations[typename], shard, shards)
+        self.order = list(self.types.values())
+        self.egresses = {name: EgressBuffer(name, encode, shards) for name, encode in egresses.items()}
+        self.owners: dict[str, int] = {}
+        self.invocations = 0
+        self.dead_letters = 0
+        self.cut = 0
+        self.now = 0.0
+        self._parked_in_cut = 0
+        self._owner_of_slot = [owner_of_slot(slot, shards) for slot in range(SLOTS)]
+        self._own_slot = slot_range(shard, shards)[0]
+        self._turn = 0
+        self.context = context(self)
+
+    # ---- owners ---------------------------------------------------------------------------------------------------------
+    def admit(self, id: Any) -> int:
+        """The owner of an id that is not in ``owners``, which remembers it.
+
+        Raises:
+            PayloadTypeError: it is not an id.
+        """
+        if type(id) is not str or not id or len(id.encode()) > ID_BYTES_MAX:
+            msg = f"id: expected a text of 1 to {ID_BYTES_MAX} bytes, got {id!r:.100}"
+            raise PayloadTypeError(msg)
+        if len(self.owners) >= self.limits.owner_cache:
+            self.owners.clear()
+        owner = self.owners[id] = self._owner_of_slot[slot_of(id)]
+        return owner
+
+    # ---- running --------------------------------------------------------------------------------------------------------
+    @property
+    def waiting(self) -> int:
+        """Messages in the own mailbox."""
+        return sum(len(target.mailbox) for target in self.order)
+
+    def outgoing(self, peer: int) -> int:
+        """Messages that wait for a peer."""
+        return sum(len(target.queues[peer]) for target in self.order)
+
+    def run(self, limit: int) -> FunctionType | None:
+        """Run up to ``limit`` waiting messages of the next type that has some; that type, or ``None``."""
+        order = self.order
+        for _ in range(len(order)):
+            self._turn = (self._turn + 1) % len(order)
+            target = order[self._turn]
+            if len(target.mailbox):
+                self._execute(target, target.mailbox.take(limit))
+                return target
+        return None
+
+    def _execute(self, target: FunctionType, batch: Batch) -> None:
+        context = self.context
+        context.open()
+        try:
+            target.run(target, batch, self)
+        finally:
+            context.close()
+        self.invocations += len(batch.ids)
+        if self.effects:
+            self._route()
+
+    def _route(self) -> None:
+        owners = self.owners
+        for row in self.effects:
+            id = row[1]
+            try:
+                owner = owners[id]
+            except KeyError:
+                owner = self.admit(id)
+            row[0].rows[owner].append(row)
+        self.effects.clear()
+
+    def load(self, target: FunctionType, id: str, sender: Any, sender_type: str | None, value: Any) -> Any | None:
+        """The record of an address that is not in memory; ``None`` after parking the message if its state cannot be read."""
+        try:
+            return self.table.load(target.records, id)
+        except PayloadTypeError as error:
+            self._park(Address(target.typename, id), _sender(sender, sender_type), value, str(error), "", 0)
+            return None
+
+    # ---- failures -------------------------------------------------------------------------------------------------------
+    def failed(
+        self, target: FunctionType, record: Any, sender: Any, sender_type: str | None, value: Any, error: BaseException
+    ) -> None:
+        """An attempt has raised: try again in place, before anything else of that address, then park the message."""
+        for _ in range(self.limits.retries):
+            try:
+                invoke(target, record, sender, sender_type, value, self)
+            except BaseException as again:  # noqa: BLE001 - as in the runners
+                error = again
+            else:
+                return
+        trace = "".join(traceback.format_exception(error))[-self.limits.traceback_bytes :]
+        reason = f"{type(error).__qualname__}: {error!s:.500}"
+        self._park(record._address, _sender(sender, sender_type), value, reason, trace, 1 + self.limits.retries)  # noqa: SLF001
+
+    def park_undecodable(self, typename: str, message: UndecodableMessage) -> None:
+        """A message whose payload does not fit any declared type: park it as it came."""
+        letter = {"payload_type": message.type_name, "payload": message.plain}
+        self._write_letter(Address(typename, message.id), message.sender, letter, message.reason, "", 0)
+
+    def park_ingress(self, ingress: str, position: str, reason: str, raw: bytes, trace: str = "") -> None:
+        """A record that could not be read or routed."""
+        target = Address(f"ingress/{ingress}", position)
+        self._write_letter(target, None, {"payload_type": INGRESS_RECORD, "payload": raw}, reason, trace, 0)
+
+    def _park(self, target: Address, sender: Address | None, value: Any, reason: str, trace: str, attempts: int) -> None:
+        described = value.type if type(value) is Encoded else self.types[target.typename].payloads.by_class[type(value)]
+        plain = cbor2.loads(value.data) if type(value) is Encoded else None if value is END else described.to_plain(value)
+        letter = {"payload_type": described.name, "payload": plain}
+        self._write_letter(target, sender, letter, reason, trace, attempts)
+
+    def _write_letter(
+        self, target: Address, sender: Address | None, letter: dict[str, Any], reason: str, trace: str, attempts: int
+    ) -> None:
+        """A dead letter is an ordinary write of this shard's key space: part of the exactly-once world."""
+        self._parked_in_cut += 1
+        self.dead_letters += 1
+        slot = self._own_slot if sender is None and letter["payload_type"] == INGRESS_RECORD else slot_of(target.id)
+        key = slot.to_bytes(2, "big") + DEAD_LETTER_KIND
+        key += self.cut.to_bytes(8, "big") + self._parked_in_cut.to_bytes(4, "big") + self.shard.to_bytes(2, "big")
+        letter |= {
+            "target": list(target),
+            "sender": None if sender is None else list(sender),
+            "reason": reason,
+            "traceback": trace,
+            "attempts": attempts,
+            "checkpoint": self.cut,
+            "time": self.now,
+        }
+        self.table.write(key, cbor2.dumps(letter))
+
+    def begin_cut(self, checkpoint: int) -> None:
+        """Dead letters after this belong to the next checkpoint."""
+        self.cut = checkpoint
+        self._parked_in_cut = 0
+
+    # ---- messages from outside ------------------------------------------------------------------------------------------
+    def accept_blocks(self, blocks: Iterable[list[Any]]) -> int:
+        """Put the blocks of a frame or a restored queue into the mailboxes; how many messages. Unknown types are parked.
+
+        Raises:
+            ProtocolError: a block is malformed.
+        """
+        return sum(self.accept_block(self.shard, block) for block in blocks)
+
+    def accept_block(self, shard: int, block: list[Any]) -> int:
+        """One block into the queue for ``shard`` (the own number: the mailbox)."""
+        target = self.types.get(block[0])
+        if target is None:
+            return self._park_block(block)
+        batch, undecodable = decode_block(target.payloads, block)
+        target.queues[shard].append(batch)
+        for message in undecodable:
+            self.park_undecodable(target.typename, message)
+        return len(batch.ids)
+
+    def _park_block(self, block: list[Any]) -> int:
+        """A function type that exists no longer: every message becomes a dead letter."""
+        batch, undecodable = decode_block(_NO_PAYLOADS, block)
+        assert not batch.ids
+        for message in undecodable:
+            reason = f"function type {block[0]!r} does not exist (any more)"
+            self.park_undecodable(block[0], message._replace(reason=reason))
+        return 0
+
+    def ingest_columns(self, typename: str, ids: Sequence[str], values: Sequence[Any]) -> None:
+        """Ready columns from an ingress. The values must be of a class in the target's ``shared``.
+
+        Raises:
+            UnknownTargetError, PayloadTypeError: the target does not exist or does not take such values or ids.
+        """
+        target = self._target(typename)
+        for cls in dict.fromkeys(map(type, values)):
+            if cls not in target.shared:
+                target.payloads.prepare(next(value for value in values if type(value) is cls))
+                values = [target.payloads.prepare(value) for value in values]
+                break
+        if self.shards == 1:
+            target.mailbox.append(Batch(ids, None, None, values))
+            return
+        columns: list[tuple[list[str], list[Any]]] = [([], []) for _ in range(self.shards)]
+        appends = [(own_ids.append, own_values.append) for own_ids, own_values in columns]
+        owners = self.owners
+        for id, value in zip(ids, values, strict=True):
+            try:
+                add_id, add_value = appends[owners[id]]
+            except KeyError:
+                add_id, add_value = appends[self.admit(id)]
+            add_id(id)
+            add_value(value)
+        for queue, (own_ids, own_values) in zip(target.queues, columns, strict=True):
+            queue.append(Batch(own_ids, None, None, own_values))
+
+    def ingest_messages(self, messages: Iterable[Any]) -> int:
+        """Messages ``(typename, id, value)`` of one ingress record, all or none; how many.
+
+        Raises:
+            UnknownTargetError, PayloadTypeError, or what the router raises while it is iterated.
+        """
+        rows: list[Row] = []
+        for typename, id, value in messages:
+            target = self._target(typename)
+            if type(value) not in target.shared:
+                value = target.payloads.prepare(value)
+            if id not in self.owners:
+                self.admit(id)
+            rows.append((target, id, None, value))
+        self.effects += rows
+        return len(rows)
+
+    def route_ingested(self) -> None:
+        """Route what ``ingest_messages`` gathered."""
+        self._route()
+
+    def _target(self, typename: str) -> FunctionType:
+        try:
+            return self.types[typename]
+        except KeyError:
+            raise unknown_target("function type", typename, self.types) from None
+
+
+def unknown_target(what: str, name: str, known: Iterable[str]) -> UnknownTargetError:
+    """The error for a name that does not exist, with the nearest one that does."""
+    import difflib
+
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known)) or 'none'}"
+    return UnknownTargetError(f"unknown {what} {name!r}{hint}")
+
+
+def _sender(sender: Any, sender_type: str | None) -> Address | None:
+    return Address(sender_type, sender) if sender_type is not None and sender is not None else sender
+
+
+class _NoPayloads:
+    """Stands for the payload types of a function that is gone: nothing can be decoded."""
+
+    by_name: dict[str, Any] = {}  # noqa: RUF012 - never filled
+
+
+_NO_PAYLOADS: Any = _NoPayloads()

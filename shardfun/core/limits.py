@@ -1,0 +1,43 @@
+"""Every maximum of the core, by name. Nothing in the core is unbounded; what is not here is bounded by something that is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Limits of one shard.
+
+    Args:
+        frame_messages: messages per frame; also when a peer's outbox counts as full and is flushed.
+        window_frames: data frames that may be under way to a peer without being taken out of its inbox. Smaller than the
+            transport's buffer by a reserve for control frames, so that a barrier never waits for space.
+        mailbox_refill: frames move from inboxes to mailboxes while fewer messages than this wait there.
+        cache_bytes: estimated bytes of state records kept in memory.
+        dirty_soft_bytes: changed state that asks for a checkpoint at once; ``dirty_hard_bytes``: stops executing until one
+            is applied (never receiving, never the checkpoint).
+        retries: further attempts before a message that fails is parked.
+        backlog_limit: messages waiting in a shard (mailbox, inboxes, outboxes) at which the node stops.
+        owner_cache: ids whose owner is remembered; the cache is cleared when full.
+        encode_records: records per piece of checkpoint work on the loop (about 0.3 ms).
+        traceback_bytes: of a traceback kept in a dead letter.
+        egress_pending_bytes: records of one egress that wait for their sink; more stops the ingress.
+        validate_sends: also check the fields of payloads when they are sent.
+    """
+
+    frame_messages: int = 1000
+    window_frames: int = 24
+    mailbox_refill: int = 4000
+    cache_bytes: int = 256 * MIB
+    dirty_soft_bytes: int = 64 * MIB
+    dirty_hard_bytes: int = 256 * MIB
+    retries: int = 3
+    backlog_limit: int = 2_000_000
+    owner_cache: int = 200_000
+    encode_records: int = 500
+    traceback_bytes: int = 16_384
+    egress_pending_bytes: int = 16 * MIB
+    validate_sends: bool = False

@@ -1,0 +1,232 @@
+"""State in memory: the records of all addresses in use, what has changed since the last cut, and what may be forgotten.
+
+The store holds exactly the last applied checkpoint; this table holds what came after. A cut is O(1): the list of changed
+records is swapped and a new epoch begins. Nothing is copied. A record that changed before the cut and is touched after it saves
+its old values first (a *pre-image*), so the encoder, which works later and in pieces, still sees the state of the cut.
+
+Forgetting is done by generations, so that a hit costs nothing: records in use are in ``young``; when that holds half of the
+budget it becomes ``old``, and what was old and is neither touched again nor changed is dropped, a few hundred at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from shardfun.core.function import RECORD_BYTES, CompiledFunction
+from shardfun.core.limits import Limits
+
+SWEEP_RECORDS = 500
+Loader = Callable[[bytes], bytes | None]
+
+
+class Epoch:
+    """The time between two cuts. Compared by identity: a record carries the epoch it was last touched and changed in."""
+
+    __slots__ = ()
+
+
+class Generation:
+    """The records of one function type, by id."""
+
+    __slots__ = ("dying", "function", "old", "young")
+
+    def __init__(self, function: CompiledFunction) -> None:
+        self.function = function
+        self.young: dict[str, Any] = {}
+        self.old: dict[str, Any] = {}
+        self.dying: dict[str, Any] = {}
+
+
+class Frozen:
+    """What had changed when a checkpoint was cut, until that checkpoint is applied or aborted."""
+
+    __slots__ = ("encoded", "epoch", "pre_images", "records", "writes")
+
+    def __init__(self, epoch: Epoch, records: list[Any], writes: dict[bytes, bytes | None]) -> None:
+        self.epoch = epoch
+        self.records = records
+        self.writes = writes
+        self.pre_images: dict[bytes, tuple[Any, ...]] = {}
+        self.encoded = False
+
+
+class RecordTable:
+    """All records of a shard in one incarnation.
+
+    Args:
+        read: gets the stored bytes of a key, as of the last applied checkpoint.
+        functions: all function types, in a fixed order.
+    """
+
+    __slots__ = (
+        "_bytes_per_change",
+        "_generations",
+        "_limits",
+        "_read",
+        "_young_bytes",
+        "cached_bytes",
+        "dirty",
+        "epoch",
+        "frozen",
+        "generations",
+        "writes",
+    )
+
+    def __init__(self, functions: list[CompiledFunction], read: Loader, limits: Limits) -> None:
+        self.epoch = Epoch()
+        self.dirty: list[Any] = []
+        self.writes: dict[bytes, bytes | None] = {}
+        self.frozen: Frozen | None = None
+        self.cached_bytes = 0
+        self.generations: dict[str, Generation] = {function.spec.typename: Generation(function) for function in functions}
+        self._generations = list(self.generations.values())
+        self._read = read
+        self._limits = limits
+        self._young_bytes = 0
+        self._bytes_per_change = RECORD_BYTES
+
+    # ---- the hot path calls these two on a miss and on the first touch in an epoch --------------------------------------
+    def load(self, generation: Generation, id: str) -> Any:
+        """The record of an address that is not in ``young``: from an older generation, the store, or new.
+
+        Raises:
+            PayloadTypeError: the stored state does not fit its declaration.
+        """
+        record = generation.old.pop(id, None)
+        if record is None:
+            record = generation.dying.pop(id, None)
+        if record is None:
+            function = generation.function
+            record = function.blank(id)
+            stored = self._read(record._key)  # noqa: SLF001
+            function.fill(record, stored)
+            if stored is not None:
+                record._size += 2 * len(stored)  # noqa: SLF001
+            self.cached_bytes += record._size  # noqa: SLF001
+        generation.young[id] = record
+        self._young_bytes += record._size  # noqa: SLF001
+        return record
+
+    def touch(self, record: Any) -> None:
+        """Called before an invocation sees a record for the first time in this epoch."""
+        frozen = self.frozen
+        if frozen is not None and not frozen.encoded and record._dirty is frozen.epoch:  # noqa: SLF001
+            key = record._key  # noqa: SLF001
+            if key not in frozen.pre_images:
+                frozen.pre_images[key] = self._function_of(record).values_of(record)
+        record._epoch = self.epoch  # noqa: SLF001
+
+    def mark_dirty(self, record: Any) -> None:
+        """The record has changed in this epoch (the generated runners do the same in line)."""
+        if record._dirty is not self.epoch:  # noqa: SLF001
+            record._dirty = self.epoch  # noqa: SLF001
+            self.dirty.append(record)
+
+    def write(self, key: bytes, value: bytes | None) -> None:
+        """Put (or, with ``None``, delete) a key that is no record, as part of the next checkpoint."""
+        self.writes[key] = value
+
+    # ---- checkpoints ----------------------------------------------------------------------------------------------------
+    @property
+    def changed(self) -> bool:
+        """Whether anything has changed since the last cut."""
+        return bool(self.dirty or self.writes)
+
+    @property
+    def dirty_bytes(self) -> int:
+        """Estimated bytes of changes that are in no applied checkpoint."""
+        frozen = len(self.frozen.records) if self.frozen is not None else 0
+        return (len(self.dirty) + frozen) * self._bytes_per_change
+
+    def freeze(self) -> Frozen:
+        """The cut: O(1). There must be no frozen changes left."""
+        assert self.frozen is None, "a cut while the changes of another checkpoint are frozen"
+        self.frozen = Frozen(self.epoch, self.dirty, self.writes)
+        self.dirty = []
+        self.writes = {}
+        self.epoch = Epoch()
+        return self.frozen
+
+    def encode_frozen(self, start: int, stop: int, keys: list[bytes], values: list[bytes | None]) -> None:
+        """Append the keys and encodings of ``frozen.records[start:stop]`` as they were at the cut."""
+        assert self.frozen is not None
+        pre_images = self.frozen.pre_images
+        total = 0
+        piece = self.frozen.records[start:stop]
+        for record in piece:
+            function = self._function_of(record)
+            key = record._key  # noqa: SLF001
+            saved = pre_images.get(key)
+            encoded = function.encode_values(function.values_of(record) if saved is None else saved)
+            keys.append(key)
+            values.append(encoded)
+            size = len(encoded)
+            total += size
+            self.cached_bytes += RECORD_BYTES + 2 * size - record._size  # noqa: SLF001
+            record._size = RECORD_BYTES + 2 * size  # noqa: SLF001
+        if piece:
+            self._bytes_per_change = (self._bytes_per_change * 7 + RECORD_BYTES + 2 * total // len(piece)) // 8
+
+    def encoding_done(self) -> None:
+        """All frozen records are encoded: no pre-image is needed any more."""
+        assert self.frozen is not None
+        self.frozen.encoded = True
+        self.frozen.pre_images = {}
+
+    def drop_frozen(self) -> None:
+        """The checkpoint is applied: the store has these changes now."""
+        self.frozen = None
+
+    def merge_frozen(self) -> None:
+        """The checkpoint is aborted: its changes belong to the next one.
+
+        Every frozen record is tagged again unless it has changed since, also one that is encoded already and one that was only
+        read since. Otherwise the next cut takes no pre-image of it and a checkpoint stores a later value.
+        """
+        assert self.frozen is not None
+        frozen, self.frozen = self.frozen, None
+        for record in frozen.records:
+            self.mark_dirty(record)
+        self.writes = {**frozen.writes, **self.writes}
+
+    # ---- forgetting -----------------------------------------------------------------------------------------------------
+    def sweep(self) -> bool:
+        """Drop up to ``SWEEP_RECORDS`` records that nobody has used for long; whether there is more to do."""
+        for generation in self._generations:
+            if generation.dying:
+                self._sweep_generation(generation)
+                return True
+        if self._young_bytes * 2 <= self._limits.cache_bytes:
+            return False
+        for generation in self._generations:
+            generation.dying, generation.old, generation.young = generation.old, generation.young, {}
+        self._young_bytes = 0
+        return True
+
+    def _sweep_generation(self, generation: Generation) -> None:
+        frozen_epoch = self.frozen.epoch if self.frozen is not None else self.epoch
+        dying = generation.dying
+        for _ in range(min(SWEEP_RECORDS, len(dying))):
+            id, record = dying.popitem()
+            dirty = record._dirty  # noqa: SLF001
+            if dirty is not None and (dirty is self.epoch or dirty is frozen_epoch):
+                generation.old[id] = record
+            else:
+                self.cached_bytes -= record._size  # noqa: SLF001
+
+    def adopt(self, previous: RecordTable) -> None:
+        """After a recovery, keep what a survivor had in memory and what is as in the store: everything that is not dirty."""
+        lost = previous.dirty + (previous.frozen.records if previous.frozen is not None else [])
+        for record in lost:
+            address = record._address  # noqa: SLF001
+            generation = previous.generations[address.typename]
+            for records in (generation.young, generation.old, generation.dying):
+                records.pop(address.id, None)
+        for typename, generation in self.generations.items():
+            before = previous.generations[typename]
+            generation.old = {**before.dying, **before.old, **before.young}
+            self.cached_bytes += sum(record._size for record in generation.old.values())  # noqa: SLF001
+
+    def _function_of(self, record: Any) -> CompiledFunction:
+        return self.generations[record._address[0]].function  # noqa: SLF001

@@ -1,0 +1,372 @@
+"""One shard in one incarnation: the parts of the core put together, with the interface that drivers use.
+
+A driver (a real process, or the simulator) brings what happens: frames, control messages, ingress batches, results of the storage.
+It asks for work in bounded pieces (``run``, ``fill_mailboxes``, ``checkpoint_work``, ``sweep``), takes frames with ``next_frame``
+and what shall be done outside with ``take_effects``. A new incarnation is a new object: nothing of the old one can leak into it,
+except records that are as in the store (``previous``).
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from shardfun.core.dispatch import Dispatcher, FunctionType, InvocationContext, Router
+from shardfun.core.effects import Effect
+from shardfun.core.egress import EgressLog
+from shardfun.core.function import CompiledFunction
+from shardfun.core.limits import Limits
+from shardfun.core.link import Link
+from shardfun.core.participant import Participant, ShardIdentity
+from shardfun.core.records import Loader, RecordTable
+from shardfun.core.runner import Runner
+from shardfun.core.snapshot import Cut, Queues, waiting_messages
+from shardfun.errors import BacklogLimitError
+from shardfun.model.columns import Batch, encode_block
+from shardfun.model.control import Abort, Complete, Trigger
+from shardfun.model.delta import DeltaSummary
+from shardfun.model.doors import IngressBatch, PublishedPosition
+from shardfun.model.frames import Barrier, Data, decode_frame, encode_frame
+from shardfun.model.payload import END
+
+
+@dataclass(frozen=True, slots=True)
+class IngressRoute:
+    """How the records of an ingress become messages.
+
+    Args:
+        routers: of the application; each gives 0 or more messages ``(typename, id, value)``.
+        target: a typename to send each record to instead, at the id that the record's field ``id_field`` holds.
+    """
+
+    routers: tuple[Router, ...] = ()
+    target: str | None = None
+    id_field: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What a shard runs: the same in every shard and incarnation.
+
+    Args:
+        egresses: name to the encoder of one record.
+        context: makes the context that invocations of a dispatcher share.
+    """
+
+    functions: Sequence[CompiledFunction]
+    runners: Sequence[Runner]
+    routes: dict[str, IngressRoute]
+    egresses: dict[str, Callable[[Any], bytes]]
+    context: Callable[[Dispatcher], InvocationContext]
+
+
+@dataclass(frozen=True, slots=True)
+class StartPoint:
+    """Where an incarnation starts: its number, the complete checkpoint to restore, its digest and its queues."""
+
+    incarnation: int
+    complete: int
+    digest: bytes
+    queues: Queues
+
+
+class ShardCore:
+    """See the module.
+
+    Args:
+        read: stored bytes of a key as of the last applied checkpoint.
+        previous: the same shard in an earlier incarnation of this process, whose clean records may be kept.
+    """
+
+    def __init__(
+        self,
+        identity: ShardIdentity,
+        start: StartPoint,
+        program: Program,
+        limits: Limits,
+        read: Loader,
+        previous: ShardCore | None = None,
+    ) -> None:
+        self.identity = identity
+        self.incarnation = start.incarnation
+        self.limits = limits
+        self.program = program
+        self.table = RecordTable(list(program.functions), read, limits)
+        if previous is not None:
+            self.table.adopt(previous.table)
+        self.dispatcher = Dispatcher(
+            identity.shard,
+            identity.shards,
+            self.table,
+            program.functions,
+            program.runners,
+            program.egresses,
+            program.context,
+            limits,
+        )
+        peers = [peer for peer in range(identity.shards) if peer != identity.shard]
+        self.links = [Link(peer, start.incarnation, limits.window_frames) for peer in peers]
+        self.link_of = {link.peer: link for link in self.links}
+        self.participant = Participant(identity, start.incarnation, start.complete, start.digest, self)
+        self.egress: dict[str, EgressLog] = {}
+        self.positions: dict[str, Any] = {}
+        self.finished: dict[str, bool] = dict.fromkeys(program.routes, False)
+        self.records_in = 0
+        self.ended = False
+        self.changed = True
+        """Whether anything has happened since the last cut that a checkpoint would have to keep. True after a recovery."""
+        self._restore(start.queues)
+
+    # ---- restore --------------------------------------------------------------------------------------------------------
+    def _restore(self, queues: Queues) -> None:
+        """Own mailbox first, then what was on the way to it, channel by channel, then the outboxes."""
+        dispatcher = self.dispatcher
+        dispatcher.begin_cut(self.participant.cut)
+        dispatcher.dead_letters = queues.dead_letters
+        dispatcher.accept_blocks(queues.mailbox)
+        for raw in queues.inbox:
+            self._accept_raw(raw)
+        for peer in sorted(queues.logs):
+            for raw in queues.logs[peer]:
+                self._accept_raw(raw)
+        for peer in sorted(queues.outboxes):
+            for block in queues.outboxes[peer]:
+                dispatcher.accept_block(peer, block)
+        self.positions = dict(queues.positions)
+        self.ended = queues.ended
+        for name in self.program.egresses:
+            records, size, pending = queues.egress.get(name, (0, 0, []))
+            self.egress[name] = EgressLog(PublishedPosition(records, size), list(pending))
+
+    def _accept_raw(self, raw: bytes) -> None:
+        body = decode_frame(raw).body
+        assert type(body) is Data
+        self.dispatcher.accept_blocks(body.blocks)
+
+    # ---- channels -------------------------------------------------------------------------------------------------------
+    def hello(self, nonce: str) -> bytes:
+        """The first frame to send on every channel."""
+        return encode_frame(self.incarnation, 0, 0, ["hello", self.identity.shard, nonce])
+
+    def receive(self, peer: int, raw: bytes) -> None:
+        """A frame has arrived. Barriers may cut here and now: call only between two pieces of work.
+
+        Raises:
+            ChannelLossError: a frame of this channel is missing.
+            ProtocolError: it is no frame.
+        """
+        frame = decode_frame(raw)
+        if not self.accepts(frame.incarnation):
+            return
+        link = self.link_of[peer]
+        body = link.receive(frame)
+        if type(body) is Data:
+            self.changed = True
+            self.participant.on_data(link, frame.cut, body)
+        elif type(body) is Barrier:
+            self.participant.on_barrier(link, body)
+
+    def accepts(self, incarnation: int) -> bool:
+        """Nothing from another incarnation has an effect."""
+        return incarnation == self.incarnation
+
+    def next_frame(self, peer: int, *, flush: bool) -> bytes | None:
+        """The next frame for a peer: a barrier or credit at once, messages when a frame is full or ``flush`` is set."""
+        link = self.link_of[peer]
+        waiting = self.dispatcher.outgoing(peer)
+        full = waiting >= self.limits.frame_messages
+        if full or (flush and waiting):
+            return link.next_frame(self.participant.cut, lambda: self._take_blocks(peer))
+        return link.next_frame(self.participant.cut, None)
+
+    def _take_blocks(self, peer: int) -> list[Any]:
+        blocks: list[Any] = []
+        room = self.limits.frame_messages
+        for target in self.dispatcher.order:
+            queue = target.queues[peer]
+            while room > 0 and len(queue):
+                batch = queue.take(room)
+                room -= len(batch.ids)
+                blocks.append(encode_block(target.typename, target.payloads, batch))
+        return blocks
+
+    def fill_mailboxes(self) -> bool:
+        """Move received frames into the mailboxes while there is room, a frame from each channel in turn; whether any moved."""
+        room = self.limits.mailbox_refill - self.dispatcher.waiting
+        moved = False
+        while room > 0:
+            before = room
+            for link in self.links:
+                data = link.take(self.participant.cut)
+                if data is not None:
+                    self.dispatcher.accept_blocks(data.blocks)
+                    room -= max(1, data.messages)
+                    moved = True
+            if room == before:
+                break
+        return moved
+
+    # ---- execution ------------------------------------------------------------------------------------------------------
+    @property
+    def may_execute(self) -> bool:
+        """False while too many changes wait for a checkpoint to be applied."""
+        return self.table.dirty_bytes < self.limits.dirty_hard_bytes
+
+    def run(self, limit: int) -> FunctionType | None:
+        """Run up to ``limit`` waiting messages of one function type; that type, ``None`` when nothing waits."""
+        target = self.dispatcher.run(limit)
+        if target is not None:
+            self.changed = True
+            self._collect_egress()
+        return target
+
+    def _collect_egress(self) -> None:
+        for buffer in self.dispatcher.egresses.values():
+            if buffer.fresh:
+                self.egress[buffer.name].add(buffer.fresh)
+                buffer.fresh.clear()
+
+    @property
+    def backlog(self) -> int:
+        """Messages that wait here: mailbox, inboxes, outboxes."""
+        outgoing = sum(self.dispatcher.outgoing(link.peer) for link in self.links)
+        return self.dispatcher.waiting + outgoing + sum(link.inbox_messages for link in self.links)
+
+    def check_backlog(self, backlog: int) -> None:
+        """Raise BacklogLimitError, naming the fullest targets, if ``backlog`` is beyond the hard limit."""
+        if backlog <= self.limits.backlog_limit:
+            return
+        sizes = {target.typename: sum(map(len, target.queues)) for target in self.dispatcher.order}
+        top = ", ".join(f"{name} ({size})" for name, size in sorted(sizes.items(), key=lambda item: -item[1])[:3])
+        msg = f"{backlog} messages wait in shard {self.identity.shard}, more than flow.backlog_limit = {self.limits.backlog_limit}"
+        msg += f"; most for: {top}. The application sends more than it can process"
+        raise BacklogLimitError(msg)
+
+    @property
+    def egress_full(self) -> bool:
+        """Whether an egress has so much waiting for its sink that no more ingress records should come in."""
+        return any(log.pending_bytes > self.limits.egress_pending_bytes for log in self.egress.values())
+
+    # ---- ingress --------------------------------------------------------------------------------------------------------
+    def ingest(self, ingress: str, batch: IngressBatch) -> None:
+        """Route a batch of records and move the ingress's position, in one step."""
+        self.changed = True
+        self.records_in += batch.scanned or len(batch.records) or len(batch.ids or ())
+        dispatcher = self.dispatcher
+        route = self.program.routes[ingress]
+        if batch.ids is not None:
+            assert batch.values is not None
+            assert route.target is not None, f"ingress {ingress!r} gives ready columns and needs a target"
+            dispatcher.ingest_columns(route.target, batch.ids, batch.values)
+        for index, record in enumerate(batch.records):
+            try:
+                dispatcher.ingest_messages(_messages(route, record))
+            except Exception as error:  # noqa: BLE001 - a router is user code: its record is parked, the run goes on
+                where = f"record {index + 1} of the batch before {batch.position!r:.200}"
+                trace = traceback.format_exc()[-self.limits.traceback_bytes :]
+                dispatcher.park_ingress(ingress, where, f"{type(error).__qualname__}: {error!s:.500}", repr(record)[:2000].encode(), trace)
+        if batch.records:
+            dispatcher.route_ingested()
+        for reject in batch.rejects:
+            dispatcher.park_ingress(ingress, reject.position, reject.reason, reject.raw)
+        self.positions[ingress] = batch.position
+
+    def ingress_finished(self, ingress: str) -> None:
+        """A bounded ingress is at its end."""
+        if not self.finished[ingress]:
+            self.finished[ingress] = True
+            self.changed = True
+
+    # ---- checkpoints ----------------------------------------------------------------------------------------------------
+    def on_control(self, message: Trigger | Abort | Complete) -> None:
+        """A checkpoint message of the coordinator; other incarnations are ignored.
+
+        Raises:
+            LocalProtocolError: it does not fit what this shard has done.
+        """
+        if not self.accepts(message.incarnation):
+            return
+        match message:
+            case Trigger(_, checkpoint):
+                self.participant.on_trigger(checkpoint)
+            case Abort(_, checkpoint):
+                self.participant.on_abort(checkpoint)
+                self.changed = True
+            case Complete(_, checkpoint, end):
+                self.participant.on_complete(checkpoint, end=end)
+
+    def take_cut(self, checkpoint: int) -> Cut:
+        """Everything that waits, by reference. Part of the cut: no message runs in between."""
+        dispatcher = self.dispatcher
+        assert not dispatcher.effects, "a cut inside an invocation"
+        dispatcher.begin_cut(checkpoint)
+        self.changed = False
+        return Cut(
+            checkpoint=checkpoint,
+            mailbox=waiting_messages(dispatcher, self.identity.shard),
+            outboxes={link.peer: waiting_messages(dispatcher, link.peer) for link in self.links},
+            inbox=[data.raw for link in self.links for _, data in link.inbox],
+            positions=dict(self.positions),
+            egress={name: log.snapshot() for name, log in self.egress.items()},
+            emitted={name: log.emitted for name, log in self.egress.items()},
+            at_end=all(self.finished.values()),
+            ended=self.ended,
+            dead_letters=dispatcher.dead_letters,
+        )
+
+    def committed(self, cut: Cut) -> None:
+        """The cut's checkpoint is complete."""
+        for name, emitted in cut.emitted.items():
+            self.egress[name].commit(emitted)
+
+    def checkpoint_work(self) -> bool:
+        """One bounded piece of encoding; whether another may follow now."""
+        return self.participant.work(self.limits.encode_records)
+
+    def delta_written(self, checkpoint: int, summary: DeltaSummary, loop_s: float) -> None:
+        """See ``WriteDelta``. ``loop_s``: seconds of the loop that this checkpoint took here."""
+        self.participant.on_delta_written(checkpoint, summary, loop_s)
+
+    def delta_failed(self, checkpoint: int, reason: str) -> None:
+        """See ``WriteDelta``."""
+        self.participant.on_delta_failed(checkpoint, reason)
+
+    def delta_applied(self, checkpoint: int, stored: dict[str, list[str]]) -> None:
+        """See ``ApplyDelta``. ``stored``: with ``end``, the ids that have state now, by typename."""
+        end = self.participant.on_delta_applied(checkpoint)
+        if not end or self.ended:
+            return
+        self.ended = self.changed = True
+        for typename, ids in stored.items():
+            target = self.dispatcher.types.get(typename)
+            if target is not None and target.function.spec.on_end is not None:
+                target.mailbox.append(Batch(ids, None, None, [END] * len(ids)))
+
+    def published(self, egress: str, count: int) -> None:
+        """The sink of an egress has its next ``count`` records durably."""
+        self.egress[egress].note_published(count)
+        self.changed = True
+
+    @property
+    def undecided(self) -> int:
+        """The checkpoint in work here; 0 if there is none."""
+        return self.participant.undecided
+
+    def sweep(self) -> bool:
+        """Forget some records that nobody has used for long; whether there is more to do."""
+        return self.table.sweep()
+
+    def take_effects(self) -> list[Effect]:
+        """What the driver shall do, in order; each effect is given out once."""
+        effects, self.participant.effects = self.participant.effects, []
+        return effects
+
+
+def _messages(route: IngressRoute, record: Any) -> Iterable[Any]:
+    """The messages of one record, as ``(typename, id, value)``."""
+    if route.target is not None:
+        return ((route.target, str(record[route.id_field]), record),)
+    return chain.from_iterable(router(record) for router in route.routers)

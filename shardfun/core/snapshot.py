@@ -1,0 +1,140 @@
+"""What a checkpoint holds besides changed state: everything that waits or is on its way, and where the ingresses are.
+
+``Cut`` is taken at the cut by reference; ``encode_queues`` turns it into bytes later, in pieces; ``decode_queues`` is the way back.
+A message that was sent before its sender's cut and not executed before its receiver's is in exactly one of: the sender's
+outbox, the receiver's mailbox, inbox or channel log.
+
+The encoding is one CBOR map. Mailbox and outboxes are blocks as on the wire; inbox and logs are the raw frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import cbor2
+import msgspec
+
+from shardfun.core.dispatch import Dispatcher
+from shardfun.errors import CorruptionError
+from shardfun.model.columns import Batch, encode_block
+from shardfun.model.payload import Payloads
+
+QUEUES_FORMAT = 1
+ENCODE_MESSAGES = 2000
+
+Waiting = list[tuple[str, Payloads, tuple[Batch, ...]]]
+
+
+@dataclass(slots=True)
+class Cut:
+    """One shard's queues and positions at the cut of ``checkpoint``; ``logs`` grow until alignment ends.
+
+    Args:
+        inbox: raw frames that had arrived but were in no mailbox, by channel in order.
+        emitted: by egress, records emitted before the cut.
+        at_end: every ingress was used up.
+        ended: the ``on_end`` messages were sent before the cut.
+    """
+
+    checkpoint: int
+    mailbox: Waiting
+    outboxes: dict[int, Waiting]
+    inbox: list[bytes]
+    positions: dict[str, Any]
+    egress: dict[str, list[Any]]
+    emitted: dict[str, int]
+    at_end: bool
+    ended: bool
+    dead_letters: int
+    logs: dict[int, list[bytes]] = field(default_factory=dict)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no message is in this part of the checkpoint. Meaningful once the logs are complete."""
+        return not (self.mailbox or self.inbox or any(self.outboxes.values()) or any(self.logs.values()))
+
+
+def waiting_messages(dispatcher: Dispatcher, shard: int) -> Waiting:
+    """What waits for ``shard``, by function type, by reference."""
+    found: Waiting = []
+    for target in dispatcher.order:
+        batches = target.queues[shard].snapshot()
+        if batches:
+            found.append((target.typename, target.payloads, batches))
+    return found
+
+
+def encode_queues(cut: Cut) -> Iterator[bytes | None]:
+    """Encode a cut in pieces: yields ``None`` after each bounded piece of work, and at last the bytes.
+
+    The logs are read at the very end, so the caller may ask for that piece only once alignment is over.
+    """
+    mailbox: list[Any] = []
+    for piece in _encode_waiting(cut.mailbox, mailbox):
+        yield piece
+    outboxes: dict[int, list[Any]] = {}
+    for peer, waiting in cut.outboxes.items():
+        for piece in _encode_waiting(waiting, outboxes.setdefault(peer, [])):
+            yield piece
+    yield cbor2.dumps(
+        {
+            "format": QUEUES_FORMAT,
+            "checkpoint": cut.checkpoint,
+            "mailbox": mailbox,
+            "inbox": cut.inbox,
+            "logs": cut.logs,
+            "outboxes": outboxes,
+            "positions": cut.positions,
+            "egress": cut.egress,
+            "ended": cut.ended,
+            "dead_letters": cut.dead_letters,
+        }
+    )
+
+
+def _encode_waiting(waiting: Waiting, blocks: list[Any]) -> Iterator[None]:
+    for typename, payloads, batches in waiting:
+        for batch in batches:
+            for start in range(0, len(batch.ids), ENCODE_MESSAGES):
+                stop = start + ENCODE_MESSAGES
+                senders = None if batch.senders is None else batch.senders[start:stop]
+                part = Batch(batch.ids[start:stop], senders, batch.sender_type, batch.values[start:stop])
+                blocks.append(encode_block(typename, payloads, part))
+                yield None
+
+
+class Queues(msgspec.Struct, frozen=True):
+    """A decoded queues section. ``egress``: ``[published records, published bytes, pending]`` by name."""
+
+    format: int
+    checkpoint: int
+    mailbox: list[list[Any]]
+    inbox: list[bytes]
+    logs: dict[int, list[bytes]]
+    outboxes: dict[int, list[list[Any]]]
+    positions: dict[str, Any]
+    egress: dict[str, tuple[int, int, list[bytes]]]
+    ended: bool
+    dead_letters: int
+
+
+EMPTY_QUEUES = Queues(QUEUES_FORMAT, 0, [], [], {}, {}, {}, {}, ended=False, dead_letters=0)
+
+
+def decode_queues(data: bytes) -> Queues:
+    """The queues section of a delta.
+
+    Raises:
+        CorruptionError: it is not one, or of another format.
+    """
+    try:
+        queues = msgspec.convert(cbor2.loads(data), Queues)
+    except (cbor2.CBORDecodeError, msgspec.ValidationError, ValueError, TypeError, RecursionError) as error:
+        msg = f"queues section of a checkpoint: {error}"
+        raise CorruptionError(msg) from error
+    if queues.format != QUEUES_FORMAT:
+        msg = f"queues section of a checkpoint: expected format {QUEUES_FORMAT}, got {queues.format}"
+        raise CorruptionError(msg)
+    return queues

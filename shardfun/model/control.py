@@ -1,0 +1,198 @@
+"""Control messages: the only way in which supervisor and shard know each other.
+
+Frozen structs, a closed union for each direction, CBOR arrays that begin with the kind. Everything that decides something in
+the checkpoint protocol carries the incarnation, and a receiver ignores other incarnations.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cbor2
+import msgspec
+
+from shardfun.errors import ProtocolError
+
+CONTROL_BYTES_MAX = 16 << 20
+
+
+class _Message(msgspec.Struct, frozen=True, array_like=True):
+    pass
+
+
+# ---- supervisor to shard -------------------------------------------------------------------------------------------------
+class Assign(_Message, frozen=True, array_like=True, tag="assign"):
+    """A warm process becomes shard ``shard`` of ``shards``."""
+
+    shard: int
+    shards: int
+    job: str
+    directory: str
+
+
+class Reset(_Message, frozen=True, array_like=True, tag="reset"):
+    """Drop everything newer than checkpoint ``complete``, load it, listen for peers, answer ``Ready``.
+
+    ``digest`` is that of this shard's delta of ``complete``; ``nonce`` names this start of the mesh.
+    """
+
+    incarnation: int
+    complete: int
+    digest: bytes
+    nonce: str
+
+
+class Start(_Message, frozen=True, array_like=True, tag="start"):
+    """All shards are ready: dial ``peers`` (urls by shard number of those that listen for this one) and run."""
+
+    incarnation: int
+    peers: dict[int, str]
+
+
+class Trigger(_Message, frozen=True, array_like=True, tag="trigger"):
+    """Cut ``checkpoint``."""
+
+    incarnation: int
+    checkpoint: int
+
+
+class Abort(_Message, frozen=True, array_like=True, tag="abort"):
+    """``checkpoint`` will never be complete: merge its frozen changes back and go on."""
+
+    incarnation: int
+    checkpoint: int
+
+
+class Complete(_Message, frozen=True, array_like=True, tag="complete"):
+    """The manifest of ``checkpoint`` is durable: apply it. ``end``: the bounded input is used up, run ``on_end``."""
+
+    incarnation: int
+    checkpoint: int
+    end: bool
+
+
+class Finish(_Message, frozen=True, array_like=True, tag="finish"):
+    """Publish what the last complete checkpoint holds, then exit with code 0."""
+
+
+ToShard = Assign | Reset | Start | Trigger | Abort | Complete | Finish
+
+
+# ---- shard to supervisor -------------------------------------------------------------------------------------------------
+class Warm(_Message, frozen=True, array_like=True, tag="warm"):
+    """The process has imported the application and waits for ``Assign``."""
+
+    pid: int
+    token: str
+
+
+class Ready(_Message, frozen=True, array_like=True, tag="ready"):
+    """``Reset`` is done; ``listening``: urls by the number of the peer that shall dial."""
+
+    incarnation: int
+    listening: dict[int, str]
+    notes: list[str]
+
+
+class Prepared(_Message, frozen=True, array_like=True, tag="prepared"):
+    """This shard's delta of ``checkpoint`` is durable.
+
+    ``at_end``: all its ingresses are used up; ``quiet``: no message is waiting or on its way in this shard's part; ``ended``:
+    the ``on_end`` messages were sent in an earlier checkpoint. ``loop_s``: seconds of the loop that the checkpoint took.
+    """
+
+    incarnation: int
+    checkpoint: int
+    digest: bytes
+    size_bytes: int
+    records: int
+    at_end: bool
+    quiet: bool
+    ended: bool
+    loop_s: float
+    positions: dict[str, Any]
+
+
+class Refused(_Message, frozen=True, array_like=True, tag="refused"):
+    """The delta of ``checkpoint`` could not be written (disk full): abort it; nothing is lost."""
+
+    incarnation: int
+    checkpoint: int
+    reason: str
+
+
+class Applied(_Message, frozen=True, array_like=True, tag="applied"):
+    """``checkpoint`` is in this shard's store; it may cut the next one. ``changed``: something has happened since its cut."""
+
+    incarnation: int
+    checkpoint: int
+
+
+class Loss(_Message, frozen=True, array_like=True, tag="loss"):
+    """A frame of ``peer`` is missing or the channel is gone: the incarnation has to end."""
+
+    incarnation: int
+    peer: int
+    reason: str
+
+
+class Fatal(_Message, frozen=True, array_like=True, tag="fatal"):
+    """The node has to stop: trying again would fail in the same way. ``exit_code`` and ``code`` as in ``errors``."""
+
+    code: str
+    exit_code: int
+    reason: str
+    detail: str
+
+
+class Heartbeat(_Message, frozen=True, array_like=True, tag="heartbeat"):
+    """From a thread of the shard, also while a function runs for long. Figures as in ``status.ShardStatus``.
+
+    ``wants_checkpoint``: something has changed since the last cut (an idle node makes no checkpoints), urgently so when the
+    dirty bytes passed their soft limit. ``loop_age_s``: how long ago the loop was last seen.
+    """
+
+    incarnation: int
+    loop_age_s: float
+    running: str
+    changed: bool
+    urgent: bool
+    records_in: int
+    invocations: int
+    emitted: int
+    published: int
+    backlog: int
+    dead_letters: int
+    cached_bytes: int
+    resident_bytes: int
+    resumed_at: float
+    """``time.time()`` of the first invocation in this incarnation, 0 before: for the recovery benchmark."""
+
+
+ToSupervisor = Warm | Ready | Prepared | Refused | Applied | Loss | Fatal | Heartbeat
+
+
+def encode_control(message: ToShard | ToSupervisor) -> bytes:
+    """A control message as CBOR."""
+    return cbor2.dumps(msgspec.to_builtins(message, builtin_types=(bytes,)))
+
+
+def decode_to_shard(raw: bytes) -> ToShard:
+    """Raises ProtocolError if it is not a message for a shard."""
+    return _decode(raw, ToShard)
+
+
+def decode_to_supervisor(raw: bytes) -> ToSupervisor:
+    """Raises ProtocolError if it is not a message for the supervisor."""
+    return _decode(raw, ToSupervisor)
+
+
+def _decode(raw: bytes, expected: Any) -> Any:
+    if len(raw) > CONTROL_BYTES_MAX:
+        msg = f"control message of {len(raw)} bytes: expected at most {CONTROL_BYTES_MAX}"
+        raise ProtocolError(msg)
+    try:
+        return msgspec.convert(cbor2.loads(raw), expected)
+    except (cbor2.CBORDecodeError, msgspec.ValidationError, ValueError, TypeError, RecursionError, OverflowError) as error:
+        msg = f"control message: {error}"
+        raise ProtocolError(msg) from error

@@ -1,0 +1,1 @@
+"""What function authors use. Light: importing it loads no Trio, nng or LevelDB."""

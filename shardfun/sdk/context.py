@@ -1,0 +1,130 @@
+"""What a function sees of the world: its address, its caller, its state, and ways to record effects.
+
+A function only *records* effects; they happen together when it returns, and not at all if it raises. One context object serves all
+synchronous functions of a shard, one invocation after the other: an object per invocation costs half of the throughput. So do
+not keep it: outside of an invocation it raises.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+
+from shardfun.errors import ContextClosedError, PayloadTypeError
+from shardfun.model.address import Address
+from shardfun.sdk.state import State
+
+if TYPE_CHECKING:
+    from shardfun.core.dispatch import Dispatcher
+
+S = TypeVar("S", bound=State)
+
+
+class _Closed:
+    """Stands for the effects list while no invocation runs."""
+
+    __slots__ = ()
+
+    def append(self, _effect: Any) -> NoReturn:
+        msg = "the context was used outside of its invocation; use it only inside the function it was passed to"
+        raise ContextClosedError(msg)
+
+
+_CLOSED: Any = _Closed()
+
+
+class Context(Generic[S]):
+    """The first argument of every function.
+
+    ``state``: the address's persisted state. Assign to its fields; assigning a value of another type than declared fails the
+    invocation.
+    """
+
+    __slots__ = ("_address", "_dispatcher", "_effects", "_owners", "_sender", "_sender_type", "_types", "_validate", "state")
+
+    state: S
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._types = dispatcher.types
+        self._owners = dispatcher.owners
+        self._validate = dispatcher.limits.validate_sends
+        self._address: Any = None
+        self._sender: Any = None
+        self._sender_type: str | None = None
+        self._effects: Any = _CLOSED
+
+    def open(self) -> None:
+        """Called by the runtime before a batch of invocations."""
+        self._effects = self._dispatcher.effects
+
+    def close(self) -> None:
+        """Called by the runtime after a batch of invocations."""
+        self._effects = _CLOSED
+        self._address = self._sender = None
+        self.state = None  # type: ignore[assignment]  # any use outside of an invocation is a mistake
+
+    @property
+    def self(self) -> Address:
+        """The address of this function instance."""
+        if self._address is None:
+            _CLOSED.append(None)
+        return self._address  # type: ignore[no-any-return]
+
+    @property
+    def caller(self) -> Address | None:
+        """Who sent the message; ``None`` for messages from an ingress and for ``on_end``."""
+        sender = self._sender
+        if type(sender) is str:
+            assert self._sender_type is not None
+            return Address(self._sender_type, sender)
+        return sender  # type: ignore[no-any-return]
+
+    def send(self, typename: str, id: str, value: Any) -> None:
+        """Record a message to an address. To answer the caller: ``ctx.send(*ctx.caller, value)``.
+
+        Args:
+            typename: ``namespace/name`` of a function of this application.
+            id: 1 to 4096 bytes of text.
+            value: of a type that the target function declares. Mutable values are encoded now: later changes have no effect.
+
+        Raises:
+            UnknownTargetError: there is no such function.
+            PayloadTypeError: the target does not take such a value, or the id is not a text.
+        """
+        try:
+            target = self._types[typename]
+        except KeyError:
+            from shardfun.core.dispatch import unknown_target
+
+            raise unknown_target("function type", typename, self._types) from None
+        if type(value) not in target.shared:
+            value = target.payloads.prepare(value)
+        elif self._validate:
+            target.payloads.by_class[type(value)].validate(value)
+        if id not in self._owners:
+            self._dispatcher.admit(id)
+        self._effects.append((target, id, self._address, value))
+
+    def emit(self, egress: str, value: Any) -> None:
+        """Record a result for an egress. It goes out, once, after the checkpoint that contains this invocation is complete.
+
+        Args:
+            egress: a name from the configuration.
+            value: what the egress can encode (for files and stdout: anything that JSON can hold, structs included).
+
+        Raises:
+            UnknownTargetError: there is no such egress.
+            PayloadTypeError: the value cannot be encoded.
+        """
+        found = self._dispatcher.egresses.get(egress)
+        if found is None:
+            from shardfun.core.dispatch import unknown_target
+
+            raise unknown_target("egress", egress, self._dispatcher.egresses)
+        try:
+            record = found.encode(value)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            msg = f"egress {egress!r}: the value cannot be encoded: {error}"
+            raise PayloadTypeError(msg) from error
+        address = self._address
+        self._effects.append((found, "" if address is None else address[1], address, record))
