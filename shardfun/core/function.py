@@ -92,7 +92,9 @@ class FieldSpec:
     def mismatch(self, value: Any) -> PayloadTypeError:
         """The error for a value of a wrong class."""
         expected = " | ".join(member.name for member in self.types)
-        return PayloadTypeError(f"state field {self.name!r}: expected {expected}, got {type(value).__qualname__}: {value!r:.100}")
+        return PayloadTypeError(
+            f"state field {self.name!r}: expected {expected}, got {type(value).__qualname__}: {value!r:.100}"
+        )
 
 
 Handler = Callable[[Any, Any], None]
@@ -137,7 +139,7 @@ class CompiledFunction:
 
     def blank(self, id: str) -> Any:
         """A record that knows its key and address, with no field set yet (see ``fill``)."""
-        record = self.record_class.__new__(self.record_class)
+        record: Any = object.__new__(self.record_class)
         record._key = slot_of(id).to_bytes(2, "big") + self.key_suffix + id.encode()  # noqa: SLF001
         record._address = Address(self.spec.typename, id)  # noqa: SLF001
         record._epoch = record._dirty = None  # noqa: SLF001

@@ -71,13 +71,16 @@ def invoke(target: FunctionType, record: Any, sender: Any, sender_type: str | No
             if not field.immutable:
                 setattr(record, "_encoded_" + field.name, field.encode(getattr(record, field.name)))
             elif type(getattr(record, field.name)) not in field.classes:
-                raise field.mismatch(getattr(record, field.name))
+                raise field.mismatch(getattr(record, field.name))  # noqa: TRY301 - undone below like any other failure
     except BaseException:
         function.restore(record, before)
         del dispatcher.effects[mark:]
         raise
     after = function.values_of(record)
-    if any(new is not old and (field.immutable or new != old) for field, new, old in zip(function.spec.fields, after, before, strict=True)):
+    if any(
+        new is not old and (field.immutable or new != old)
+        for field, new, old in zip(function.spec.fields, after, before, strict=True)
+    ):
         table.mark_dirty(record)
 
 
@@ -153,9 +156,7 @@ def compile_runner(function: CompiledFunction) -> Runner:
             test = f"not in classes_{name}"
         save += f"        old_{name} = record.{name}\n"
         check += _CHECK_IMMUTABLE.format(name=name, test=test)
-    restore = "".join(
-        f"            record.{f.name} = old_{f.name}\n" for f in spec.fields if f.immutable
-    )
+    restore = "".join(f"            record.{f.name} = old_{f.name}\n" for f in spec.fields if f.immutable)
     if function.mutable_fields:
         namespace["restore_mutable"] = function.restore_mutable
         old = "".join(f"old_{field.name}, " for field in function.mutable_fields)
@@ -172,4 +173,3 @@ def compile_runner(function: CompiledFunction) -> Runner:
     linecache.cache[file_name] = (len(source), None, source.splitlines(keepends=True), file_name)
     exec(compile(source, file_name, "exec"), namespace)  # noqa: S102
     return namespace["run"]  # type: ignore[no-any-return]
-

@@ -267,7 +267,9 @@ class ShardCore:
             except Exception as error:  # noqa: BLE001 - a router is user code: its record is parked, the run goes on
                 where = f"record {index + 1} of the batch before {batch.position!r:.200}"
                 trace = traceback.format_exc()[-self.limits.traceback_bytes :]
-                dispatcher.park_ingress(ingress, where, f"{type(error).__qualname__}: {error!s:.500}", repr(record)[:2000].encode(), trace)
+                dispatcher.park_ingress(
+                    ingress, where, f"{type(error).__qualname__}: {error!s:.500}", repr(record)[:2000].encode(), trace
+                )
         if batch.records:
             dispatcher.route_ingested()
         for reject in batch.rejects:
@@ -312,7 +314,7 @@ class ShardCore:
             positions=dict(self.positions),
             egress={name: log.snapshot() for name, log in self.egress.items()},
             emitted={name: log.emitted for name, log in self.egress.items()},
-            at_end=all(self.finished.values()),
+            at_end=bool(self.finished) and all(self.finished.values()),
             ended=self.ended,
             dead_letters=dispatcher.dead_letters,
         )

@@ -82,7 +82,9 @@ def _encode_senders(batch: Batch) -> tuple[Any, Any]:
     for sender in senders:
         name = None if sender is None else sender[0]
         index.append(names.setdefault(name, len(names)))
-    return [list(names), bytes(index) if len(names) <= COLUMN_TYPES_MAX else index], join_texts(["" if sender is None else sender[1] for sender in senders])
+    return [list(names), bytes(index) if len(names) <= COLUMN_TYPES_MAX else index], join_texts(
+        ["" if sender is None else sender[1] for sender in senders]
+    )
 
 
 def _encode_values(payloads: Payloads, values: Sequence[Any]) -> tuple[list[Any], Any]:

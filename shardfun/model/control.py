@@ -122,10 +122,20 @@ class Refused(_Message, frozen=True, array_like=True, tag="refused"):
 
 
 class Applied(_Message, frozen=True, array_like=True, tag="applied"):
-    """``checkpoint`` is in this shard's store; it may cut the next one. ``changed``: something has happened since its cut."""
+    """``checkpoint`` is in this shard's store; it may cut the next one."""
 
     incarnation: int
     checkpoint: int
+
+
+class Changed(_Message, frozen=True, array_like=True, tag="changed"):
+    """Something has happened since the last cut: a checkpoint would have something to keep. Sent once per cut.
+
+    ``urgent``: changed state has passed its soft limit.
+    """
+
+    incarnation: int
+    urgent: bool
 
 
 class Loss(_Message, frozen=True, array_like=True, tag="loss"):
@@ -148,15 +158,12 @@ class Fatal(_Message, frozen=True, array_like=True, tag="fatal"):
 class Heartbeat(_Message, frozen=True, array_like=True, tag="heartbeat"):
     """From a thread of the shard, also while a function runs for long. Figures as in ``status.ShardStatus``.
 
-    ``wants_checkpoint``: something has changed since the last cut (an idle node makes no checkpoints), urgently so when the
-    dirty bytes passed their soft limit. ``loop_age_s``: how long ago the loop was last seen.
+    ``loop_age_s``: how long ago the loop was last seen; ``running``: the function type it was in then.
     """
 
     incarnation: int
     loop_age_s: float
     running: str
-    changed: bool
-    urgent: bool
     records_in: int
     invocations: int
     emitted: int
@@ -169,7 +176,7 @@ class Heartbeat(_Message, frozen=True, array_like=True, tag="heartbeat"):
     """``time.time()`` of the first invocation in this incarnation, 0 before: for the recovery benchmark."""
 
 
-ToSupervisor = Warm | Ready | Prepared | Refused | Applied | Loss | Fatal | Heartbeat
+ToSupervisor = Warm | Ready | Prepared | Refused | Applied | Changed | Loss | Fatal | Heartbeat
 
 
 def encode_control(message: ToShard | ToSupervisor) -> bytes:
@@ -179,12 +186,14 @@ def encode_control(message: ToShard | ToSupervisor) -> bytes:
 
 def decode_to_shard(raw: bytes) -> ToShard:
     """Raises ProtocolError if it is not a message for a shard."""
-    return _decode(raw, ToShard)
+    message: ToShard = _decode(raw, ToShard)
+    return message
 
 
 def decode_to_supervisor(raw: bytes) -> ToSupervisor:
     """Raises ProtocolError if it is not a message for the supervisor."""
-    return _decode(raw, ToSupervisor)
+    message: ToSupervisor = _decode(raw, ToSupervisor)
+    return message
 
 
 def _decode(raw: bytes, expected: Any) -> Any:

@@ -10,7 +10,7 @@ Encoding goes through CBOR with plain values. Nothing here calls a pickle, and d
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import datetime as dt
 import decimal
 import enum
 import inspect
@@ -33,10 +33,10 @@ INT64_TAG = 79  # RFC 8746: typed array of sint64, little endian
 FLOAT64_TAG = 86  # RFC 8746: typed array of float64, little endian
 SCALARS: frozenset[type] = frozenset((int, str, float, bool, bytes, type(None)))
 _LEAVES = SCALARS | {
-    datetime.datetime,
-    datetime.date,
-    datetime.time,
-    datetime.timedelta,
+    dt.datetime,
+    dt.date,
+    dt.time,
+    dt.timedelta,
     uuid.UUID,
     decimal.Decimal,
 }
@@ -160,7 +160,8 @@ class PayloadType:
             return [Encoded(self, item) for item in data]
         if self.fields:
             return list(map(self.cls, *map(decode_scalars, data)))
-        return typing.cast("list[Any]", msgspec.convert(data, list[self.annotation]))
+        column_type: Any = list[self.annotation]  # type: ignore[name-defined]  # a type made from a value
+        return msgspec.convert(data, column_type)  # type: ignore[no-any-return]
 
 
 def encode_scalars(cls: type, values: Sequence[Any]) -> Any:
@@ -362,7 +363,8 @@ def _check_convertible(annotation: Any, cls: type, where: str) -> None:
 END_TYPE = PayloadType("shardfun.end", End, End, immutable=True)
 _ANY_SCALARS = {cls: PayloadType(cls.__name__, cls, cls, immutable=True) for cls in sorted(SCALARS, key=lambda c: c.__name__)}
 _ANY_CONTAINERS = {
-    cls: PayloadType(f"any-{cls.__name__}", annotation, cls, immutable=False) for cls, annotation in ((list, list), (dict, dict))
+    cls: PayloadType(f"any-{cls.__name__}", annotation, cls, immutable=False)
+    for cls, annotation in ((list, list), (dict, dict))
 }
 
 
@@ -396,4 +398,3 @@ class Payloads:
             msg = f"{self.where} accepts {expected}, not {type(value).__qualname__}: {value!r:.100}"
             raise PayloadTypeError(msg)
         return value if found.immutable else Encoded(found, found.encode(value))
-
