@@ -23,6 +23,7 @@ from shardfun.model.columns import Batch, UndecodableMessage, decode_block
 from shardfun.model.keyspace import SLOTS, owner_of_slot, slot_of, slot_range
 from shardfun.model.payload import END, Encoded
 
+FIRST_CHUNK = 64
 INGRESS_RECORD = "ingress record"  # the payload type of a dead letter that never became a message
 
 
@@ -32,9 +33,11 @@ class FunctionType:
     Args:
         queues: by shard number; the shard's own one is the mailbox, the others are the outboxes.
         records: the table's part for this type.
+
+    ``chunk``: messages to run at once at most; the driver moves it so that a chunk of slow functions stays short.
     """
 
-    __slots__ = ("function", "mailbox", "payloads", "queues", "records", "rows", "run", "shared", "typename")
+    __slots__ = ("chunk", "function", "mailbox", "payloads", "queues", "records", "rows", "run", "shared", "typename")
 
     def __init__(self, function: CompiledFunction, run: Runner, records: Generation, shard: int, shards: int) -> None:
         self.function = function
@@ -46,6 +49,7 @@ class FunctionType:
         self.queues = [Queue() for _ in range(shards)]
         self.rows = [queue.rows for queue in self.queues]
         self.mailbox = self.queues[shard]
+        self.chunk = FIRST_CHUNK
 
 
 class EgressBuffer:
@@ -112,6 +116,8 @@ class Dispatcher:
         self.owners: dict[str, int] = {}
         self.invocations = 0
         self.dead_letters = 0
+        self.running: FunctionType | None = None
+        """What runs now, for the heartbeat."""
         self.cut = 0
         self.now = 0.0
         self._parked_in_cut = 0
@@ -152,17 +158,19 @@ class Dispatcher:
             self._turn = (self._turn + 1) % len(order)
             target = order[self._turn]
             if len(target.mailbox):
-                self._execute(target, target.mailbox.take(limit))
+                self._execute(target, target.mailbox.take(min(limit, target.chunk)))
                 return target
         return None
 
     def _execute(self, target: FunctionType, batch: Batch) -> None:
         context = self.context
+        self.running = target
         context.open()
         try:
             target.run(target, batch, self)
         finally:
             context.close()
+            self.running = None
         self.invocations += len(batch.ids)
         if self.effects:
             self._route()

@@ -126,6 +126,8 @@ class ShardCore:
         dispatcher = self.dispatcher
         dispatcher.begin_cut(self.participant.cut)
         dispatcher.dead_letters = queues.dead_letters
+        dispatcher.invocations = queues.invocations
+        self.records_in = queues.records_in
         dispatcher.accept_blocks(queues.mailbox)
         for raw in queues.inbox:
             self._accept_raw(raw)
@@ -257,11 +259,14 @@ class ShardCore:
         self.records_in += batch.scanned or len(batch.records) or len(batch.ids or ())
         dispatcher = self.dispatcher
         route = self.program.routes[ingress]
+        records = batch.records
         if batch.ids is not None:
             assert batch.values is not None
-            assert route.target is not None, f"ingress {ingress!r} gives ready columns and needs a target"
-            dispatcher.ingest_columns(route.target, batch.ids, batch.values)
-        for index, record in enumerate(batch.records):
+            if route.target is not None:
+                dispatcher.ingest_columns(route.target, batch.ids, batch.values)
+            else:
+                records = [{"id": id, "value": value} for id, value in zip(batch.ids, batch.values, strict=True)]
+        for index, record in enumerate(records):
             try:
                 dispatcher.ingest_messages(_messages(route, record))
             except Exception as error:  # noqa: BLE001 - a router is user code: its record is parked, the run goes on
@@ -270,7 +275,7 @@ class ShardCore:
                 dispatcher.park_ingress(
                     ingress, where, f"{type(error).__qualname__}: {error!s:.500}", repr(record)[:2000].encode(), trace
                 )
-        if batch.records:
+        if records:
             dispatcher.route_ingested()
         for reject in batch.rejects:
             dispatcher.park_ingress(ingress, reject.position, reject.reason, reject.raw)
@@ -317,6 +322,8 @@ class ShardCore:
             at_end=bool(self.finished) and all(self.finished.values()),
             ended=self.ended,
             dead_letters=dispatcher.dead_letters,
+            records_in=self.records_in,
+            invocations=dispatcher.invocations,
         )
 
     def committed(self, cut: Cut) -> None:

@@ -36,6 +36,7 @@ class Cut:
         emitted: by egress, records emitted before the cut.
         at_end: every ingress was used up.
         ended: the ``on_end`` messages were sent before the cut.
+        records_in, invocations, dead_letters: totals of the history that this checkpoint stands for.
     """
 
     checkpoint: int
@@ -48,6 +49,8 @@ class Cut:
     at_end: bool
     ended: bool
     dead_letters: int
+    records_in: int
+    invocations: int
     logs: dict[int, list[bytes]] = field(default_factory=dict)
 
     @property
@@ -90,6 +93,8 @@ def encode_queues(cut: Cut) -> Iterator[bytes | None]:
             "egress": cut.egress,
             "ended": cut.ended,
             "dead_letters": cut.dead_letters,
+            "records_in": cut.records_in,
+            "invocations": cut.invocations,
         }
     )
 
@@ -118,9 +123,11 @@ class Queues(msgspec.Struct, frozen=True):
     egress: dict[str, tuple[int, int, list[bytes]]]
     ended: bool
     dead_letters: int
+    records_in: int
+    invocations: int
 
 
-EMPTY_QUEUES = Queues(QUEUES_FORMAT, 0, [], [], {}, {}, {}, {}, ended=False, dead_letters=0)
+EMPTY_QUEUES = Queues(QUEUES_FORMAT, 0, [], [], {}, {}, {}, {}, ended=False, dead_letters=0, records_in=0, invocations=0)
 
 
 def decode_queues(data: bytes) -> Queues:

@@ -6,7 +6,7 @@ import msgspec
 
 
 class ShardStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One shard's figures. Counters count since the process took the shard over, and move back with a recovery."""
+    """One shard's figures. Counters are totals of the surviving history: they move back with a recovery."""
 
     shard: int
     pid: int
@@ -26,6 +26,8 @@ class ShardStatus(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat_age_s: float = 0.0
     running: str = ""
     """The function type that runs now, and since when, if it has run for longer than a heartbeat."""
+    resumed_at: float = 0.0
+    """Unix time of the first invocation in this incarnation, 0 before."""
 
 
 class CheckpointStatus(msgspec.Struct, frozen=True, kw_only=True):

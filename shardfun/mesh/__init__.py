@@ -1,0 +1,1 @@
+"""Channels over nng: between shards, and between each shard and the supervisor. The only place that imports pynng."""
