@@ -92,10 +92,18 @@ class ChannelLossError(ProtocolError):
 
 
 class StorageError(ShardfunError):
-    """Durable state could not be read or written."""
+    """Durable state could not be read or written.
+
+    Args:
+        errno: what the operating system said, if it was it that refused (such as ``errno.ENOSPC``).
+    """
 
     code = "storage"
     exit_code = 4
+
+    def __init__(self, message: str, *, errno: int | None = None) -> None:
+        super().__init__(message)
+        self.errno = errno
 
 
 class CorruptionError(StorageError):
