@@ -1,0 +1,369 @@
+"""The store of one shard on disk: LevelDB holds exactly the last applied checkpoint, delta files what leads up to it.
+
+Redo, never undo: LevelDB is changed only after a checkpoint is complete, and what a crash leaves half done is done again from
+the delta files. LevelDB's writes are therefore not fsynced one by one; ``flushed`` records up to where they are durable for
+certain, and no delta after that is deleted. ::
+
+    leveldb/               keys and values, and under reserved keys: applied, applying
+    deltas/delta-<id>      one per prepared checkpoint
+    flushed                checkpoint and digest that LevelDB's table files are known to cover
+
+Opening is a ladder. (1) Open with every check. (2) If LevelDB is damaged, open without, but only if the deltas chain by hash
+without a gap from ``flushed`` to the newest complete checkpoint: whatever the damaged log held is written again. (3) Refuse.
+LevelDB's own repair is never used: it drops what it cannot read.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from shardfun.errors import CorruptionError, LocalProtocolError, StorageError
+from shardfun.model.delta import DeltaHeader, DeltaSummary, RecordBlock, StoredDelta, checkpoint_name
+from shardfun.state.chain import BEGINNING, Identity, Mark, check_applicable, check_next, redo_chain
+from shardfun.state.delta import RESERVED, DeltaReader, encode_delta
+from shardfun.state.files import (
+    FileForm,
+    durable_file,
+    file_bytes,
+    free_bytes,
+    make_directory,
+    read_checked,
+    remove_file,
+    remove_temporaries,
+    storage_error,
+    write_checked,
+)
+from shardfun.state.leveldb import Database
+from shardfun.state.options import StoreOptions
+
+REOPEN_FREE_FACTOR = 4  # free disk, in write buffers, below which a failed database is not closed: reads would end, too
+
+_FLUSHED_FORM = FileForm(b"sfflush\n", 1, "flushed mark")
+_DELTA_NAME = re.compile(r"delta-([0-9a-f]{16})")
+_APPLIED = RESERVED + b"meta/applied"
+_APPLYING = RESERVED + b"meta/applying"
+_FLUSH_WITNESS = RESERVED + b"meta/witness"
+_CHECKPOINT = struct.Struct(">Q")
+
+
+class LevelDBStore:
+    """Implements ``ports.StateStore``. Made by ``open``, usable after ``recover``.
+
+    A failed ``apply_delta`` or ``maintain`` (disk full) leaves reads as they were, and may be tried again.
+    """
+
+    def __init__(self, directory: Path, identity: Identity, options: StoreOptions) -> None:
+        self._identity = identity
+        self._options = options
+        self._deltas = directory / "deltas"
+        self._flushed_path = directory / "flushed"
+        self._database = Database(directory / "leveldb", options)
+        self._damage: str | None = None
+        self._applied = BEGINNING
+        self._flushed = BEGINNING
+        self._written: tuple[DeltaHeader, DeltaSummary] | None = None
+        self._unflushed_deltas = 0
+        self._unflushed_bytes = 0
+
+    @classmethod
+    def open(cls, directory: Path, *, job: str, shard: int, shards: int, options: StoreOptions | None = None) -> LevelDBStore:
+        """Open or create a shard's store. Damage that deltas may repair is only noted: ``recover`` repairs or refuses.
+
+        Args:
+            directory: the shard's own folder.
+            job: the data directory's job id.
+
+        Raises:
+            CorruptionError: the flushed mark is damaged.
+            StorageError: the disk refused, or another process has the store open.
+        """
+        store = cls(directory, Identity(job, shard, shards), options or StoreOptions())
+        make_directory(store._deltas)
+        make_directory(store._database.path)
+        remove_temporaries(store._deltas)
+        store._flushed = store._read_flushed()
+        store._open_checked()
+        return store
+
+    @property
+    def applied(self) -> int:
+        """The checkpoint that is in the key-value store as a whole."""
+        return self._applied.checkpoint
+
+    # ---- reading ---------------------------------------------------------------------------------------------------------
+    def get(self, key: bytes) -> bytes | None:
+        """The value of ``key`` as of the applied checkpoint."""
+        return self._database.get(key)
+
+    def scan(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Keys that begin with ``prefix`` and their values, in order, from a snapshot taken now. Never the store's own keys."""
+        return self._database.scan(prefix, min(_end_of_prefix(prefix), RESERVED))
+
+    # ---- deltas ----------------------------------------------------------------------------------------------------------
+    def write_delta(self, header: DeltaHeader, blocks: Sequence[RecordBlock], queues: bytes) -> DeltaSummary:
+        """Write one immutable delta durably.
+
+        Raises:
+            LocalProtocolError: it does not build on the applied checkpoint, or its keys are not ascending.
+            StorageError: the disk refused; ``delete_delta`` and abort, or write it again.
+        """
+        self._require_recovered()
+        check_next(header, self._applied, self._identity)
+        self._written = None
+        with durable_file(self._delta_path(header.checkpoint)) as write:
+            summary = encode_delta(header, blocks, queues, write)
+        self._written = header, summary
+        return summary
+
+    def read_delta(self, checkpoint: int) -> StoredDelta:
+        """Read a delta back.
+
+        Raises:
+            CorruptionError: it is missing or damaged.
+            StorageError: it cannot be read.
+        """
+        return DeltaReader(self._delta_path(checkpoint)).read()
+
+    def delete_delta(self, checkpoint: int) -> None:
+        """Delete the delta of an aborted checkpoint; no error if there is none.
+
+        Raises:
+            LocalProtocolError: it is the applied one.
+            StorageError: it cannot be removed.
+        """
+        if checkpoint == self._applied.checkpoint:
+            raise LocalProtocolError(f"delta of {checkpoint_name(checkpoint)}: it is applied and cannot be aborted any more")
+        self._written = None
+        remove_file(self._delta_path(checkpoint))
+
+    def apply_delta(self, checkpoint: int, blocks: Sequence[RecordBlock]) -> None:
+        """Put a complete checkpoint's changes into LevelDB. Doing it twice does no harm.
+
+        Args:
+            blocks: those of ``write_delta``.
+
+        Raises:
+            CorruptionError: its delta is missing or damaged, or LevelDB is and deltas cannot repair it.
+            LocalProtocolError: it does not follow the applied checkpoint.
+            StorageError: the disk refused; the changes are not applied as a whole, try again.
+        """
+        header, summary = self._prepared(checkpoint)
+        check_applicable(Mark(checkpoint, summary.digest), header, self._applied)
+        if self._database.failed or not self._database.is_open:
+            self._reopen(Mark(checkpoint, summary.digest))
+        else:
+            self._apply(header, summary, blocks)
+
+    def _prepared(self, checkpoint: int) -> tuple[DeltaHeader, DeltaSummary]:
+        """What identifies a delta. Usually it was just written, and need not be read and hashed again."""
+        if self._written is not None and self._written[0].checkpoint == checkpoint:
+            return self._written
+        delta = self._fetch(checkpoint)
+        return delta.header, delta.summary
+
+    def _apply(self, header: DeltaHeader, summary: DeltaSummary, blocks: Iterable[RecordBlock]) -> None:
+        mark = Mark(header.checkpoint, summary.digest)
+        encoded = _encode_mark(mark)
+        # A start that goes back to an older checkpoint must find out that a part of this one is there: see _check_reach.
+        each, last = RecordBlock([_APPLYING], [encoded]), RecordBlock([_APPLIED, _APPLYING], [encoded, None])
+        self._database.write(blocks, each=each, last=last)
+        self._applied = mark
+        self._unflushed_deltas += 1
+        self._unflushed_bytes += summary.bytes
+
+    def maintain(self) -> None:
+        """Force a flush when one is due, and delete deltas that are no longer needed.
+
+        Raises:
+            StorageError: the disk refused; nothing is lost, try again after the next checkpoint.
+        """
+        if self._database.failed or not self._database.is_open:
+            self._reopen(self._applied)
+        if self._unflushed_deltas >= self._options.flush_deltas or self._unflushed_bytes >= self._options.flush_bytes:
+            self._flush()
+        # The applied checkpoint's own delta stays: it holds the queues that a recovery restores.
+        for checkpoint in self._delta_checkpoints():
+            if checkpoint <= self._flushed.checkpoint and checkpoint != self._applied.checkpoint:
+                remove_file(self._delta_path(checkpoint))
+
+    def close(self) -> None:
+        """Release files and locks. Safe to call twice."""
+        self._database.close()
+
+    # ---- recovery --------------------------------------------------------------------------------------------------------
+    def recover(self, checkpoint: int, digest: bytes) -> StoredDelta | None:
+        """Bring the store to exactly ``checkpoint``; works on one that was just opened, and on one in use.
+
+        Args:
+            checkpoint: the newest complete one; 0: none.
+            digest: of this shard's delta of it, from the manifest; empty for 0.
+
+        Returns:
+            That delta without its blocks; ``None`` for 0.
+
+        Raises:
+            CorruptionError: what is there cannot be brought to ``checkpoint``; the message names the damaged file.
+            StorageError: the disk refused.
+        """
+        target = Mark(checkpoint, digest)
+        delta = None if target == BEGINNING else self._fetch_target(target)
+        if self._database.failed or not self._database.is_open:
+            self._reopen(target)
+        else:
+            self._bring_to(target)
+        # Last, since a refusal must leave everything as it was: an operator may bring a newer manifest back.
+        for newer in self._delta_checkpoints():
+            if newer > checkpoint:
+                remove_file(self._delta_path(newer))
+        self._written = None
+        self._count_unflushed()
+        return None if delta is None else StoredDelta(delta.header, delta.summary, [], delta.queues())
+
+    def _fetch_target(self, target: Mark) -> DeltaReader:
+        """The newest delta, checked before anything is changed."""
+        delta = self._fetch(target.checkpoint)
+        redo_chain(Mark(delta.header.parent, delta.header.parent_digest), target, lambda _: delta, self._identity)
+        return delta
+
+    def _reopen(self, target: Mark) -> None:
+        """Open again after a failed write, or after damage; reads wait, since they must not see what is in between."""
+        needed = REOPEN_FREE_FACTOR * self._options.write_buffer_bytes
+        free = free_bytes(self._deltas)
+        if self._database.is_open and free < needed:
+            raise StorageError(
+                f"{self._database.path}: expected {needed} bytes of free disk to go on after a failed write, got {free}: free some space"
+            )
+        with self._database.exclusive:
+            try:
+                self._open_checked()
+                self._bring_to(target)
+            except BaseException:
+                self._database.close()  # what is in it now is older than what readers may see
+                raise
+
+    def _open_checked(self) -> None:
+        """The first rung of the ladder."""
+        self._database.close()
+        self._damage = None
+        if not self._database.exists and self._flushed != BEGINNING:
+            self._damage = f"{self._database.path}: the database is missing"
+            return
+        try:
+            self._database.open(paranoid=True)
+            self._applied = self._read_mark(_APPLIED)
+        except CorruptionError as error:
+            self._database.close()
+            self._damage = str(error)
+
+    def _bring_to(self, target: Mark) -> None:
+        if self._damage is not None:
+            self._rebuild(target)
+            return
+        self._check_reach(target)
+        if self._applied.checkpoint < self._flushed.checkpoint:
+            raise CorruptionError(
+                f"{self._database.path}: expected at least checkpoint {checkpoint_name(self._flushed.checkpoint)}, which was flushed, "
+                f"got {checkpoint_name(self._applied.checkpoint)}; restore the data directory from a backup"
+            )
+        for delta in redo_chain(self._applied, target, self._fetch, self._identity):
+            self._apply(delta.header, delta.summary, delta.blocks())
+
+    def _check_reach(self, target: Mark) -> None:
+        """Nothing newer than ``target`` may be in LevelDB, not even a part: there is no undo."""
+        beyond = max(self._applied, self._read_mark(_APPLYING))
+        if beyond.checkpoint > target.checkpoint:
+            raise CorruptionError(
+                f"{self._database.path}: holds changes of checkpoint {checkpoint_name(beyond.checkpoint)}, but the newest complete one is "
+                f"{checkpoint_name(target.checkpoint)}; restore the newer manifest, or the whole data directory from one backup"
+            )
+
+    def _rebuild(self, target: Mark) -> None:
+        """The second and third rung: damaged, so write everything since the last flush again, or refuse."""
+        lost = not self._database.exists
+        base = BEGINNING if lost else self._flushed
+        try:
+            deltas = redo_chain(base, target, self._fetch, self._identity)
+        except CorruptionError as error:
+            raise CorruptionError(
+                f"{self._damage}. It cannot be repaired from the deltas in {self._deltas}: {error}. Restore the data directory from a backup"
+            ) from error
+        if lost:  # stray tables and logs of the lost database would be read by the new one
+            _empty_directory(self._database.path)
+        self._database.open(paranoid=False)
+        self._applied = self._read_mark(_APPLIED)
+        self._check_reach(target)
+        if self._applied.checkpoint < base.checkpoint:
+            raise CorruptionError(
+                f"{self._damage}. The flushed checkpoint {checkpoint_name(base.checkpoint)} is not in it either"
+            )
+        for delta in deltas:
+            self._apply(delta.header, delta.summary, delta.blocks())
+        self._flush()
+        # Only now, with the damaged log gone: the rest of this process shall run with every check.
+        self._database.open(paranoid=True)
+        self._damage = None
+
+    def _require_recovered(self) -> None:
+        if not self._database.is_open:
+            raise StorageError(f"{self._database.path}: the store is closed, or damaged and not yet recovered")
+
+    def _fetch(self, checkpoint: int) -> DeltaReader:
+        return DeltaReader(self._delta_path(checkpoint))
+
+    # ---- flushing --------------------------------------------------------------------------------------------------------
+    def _flush(self) -> None:
+        self._database.flush(_FLUSH_WITNESS)
+        write_checked(self._flushed_path, _FLUSHED_FORM, _encode_mark(self._applied))
+        self._flushed = self._applied
+        self._unflushed_deltas = self._unflushed_bytes = 0
+
+    def _count_unflushed(self) -> None:
+        """A store that restarts often must not put its flush off for ever."""
+        waiting = [checkpoint for checkpoint in self._delta_checkpoints() if checkpoint > self._flushed.checkpoint]
+        self._unflushed_deltas = len(waiting)
+        self._unflushed_bytes = sum(file_bytes(self._delta_path(checkpoint)) for checkpoint in waiting)
+
+    def _read_flushed(self) -> Mark:
+        content = read_checked(self._flushed_path, _FLUSHED_FORM)
+        return BEGINNING if content is None else _decode_mark(content)
+
+    def _read_mark(self, key: bytes) -> Mark:
+        value = self._database.get(key)
+        return BEGINNING if value is None else _decode_mark(value)
+
+    # ---- delta files -----------------------------------------------------------------------------------------------------
+    def _delta_path(self, checkpoint: int) -> Path:
+        return self._deltas / f"delta-{checkpoint:016x}"
+
+    def _delta_checkpoints(self) -> list[int]:
+        try:
+            names = [entry.name for entry in self._deltas.iterdir()]
+        except OSError as error:
+            raise storage_error("list", self._deltas, error) from error
+        return sorted(int(found[1], 16) for name in names if (found := _DELTA_NAME.fullmatch(name)))
+
+
+def _encode_mark(mark: Mark) -> bytes:
+    return _CHECKPOINT.pack(mark.checkpoint) + mark.digest
+
+
+def _decode_mark(raw: bytes) -> Mark:
+    return Mark(_CHECKPOINT.unpack_from(raw)[0], raw[_CHECKPOINT.size :])
+
+
+def _end_of_prefix(prefix: bytes) -> bytes:
+    """The first key after all that begin with ``prefix``."""
+    stem = prefix.rstrip(b"\xff")
+    return stem[:-1] + bytes([stem[-1] + 1]) if stem else RESERVED
+
+
+def _empty_directory(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise storage_error("delete", folder, error) from error
+    make_directory(folder)
