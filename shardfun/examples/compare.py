@@ -51,12 +51,16 @@ def read_published(folder: Path, egress: str) -> tuple[list[Record], list[str]]:
     """
     records: list[Record] = []
     damaged: list[str] = []
-    for path in sorted(folder.glob(f"{egress}-*.jsonl")):
-        if path.stem.removeprefix(f"{egress}-").isdigit():
-            found, wrong = read_records(path)
-            records += found
-            damaged += wrong
+    for path in published_files(folder, egress):
+        found, wrong = read_records(path)
+        records += found
+        damaged += wrong
     return records, damaged
+
+
+def published_files(folder: Path, egress: str) -> list[Path]:
+    """The files of all partitions of an egress."""
+    return [path for path in sorted(folder.glob(f"{egress}-*.jsonl")) if path.stem.removeprefix(f"{egress}-").isdigit()]
 
 
 def read_records(path: Path) -> tuple[list[Record], list[str]]:

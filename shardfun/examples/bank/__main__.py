@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from shardfun.examples.bank.check import check_exact, check_strict
-from shardfun.examples.bank.transfers import make_transfers, read_transfers, write_transfers
+from shardfun.examples.bank.transfers import Record, make_transfers, read_transfers, write_transfers
 from shardfun.examples.compare import DIFFERENCES_MAX
 
 EXIT_DIFFERENT = 1
@@ -43,17 +43,20 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"bank: {error}", file=sys.stderr)
         return EXIT_UNUSABLE
-    differences = _differences(options.check, transfers, strict=options.strict)
-    for difference in differences[:DIFFERENCES_MAX]:
-        print(f"  {difference}")
-    print(f"{len(differences)} differences" if differences else f"correct: {len(transfers)} transfers, no money lost or made")
-    return EXIT_DIFFERENT if differences else 0
+    count, sentences = _differences(options.check, transfers, strict=options.strict)
+    for sentence in sentences[:DIFFERENCES_MAX]:
+        print(f"  {sentence}")
+    print(f"{count} differences" if count else f"correct: {len(transfers)} transfers, no money lost or made")
+    return EXIT_DIFFERENT if count else 0
 
 
-def _differences(published: Path, transfers: list[dict[str, object]], *, strict: bool) -> list[str]:
+def _differences(published: Path, transfers: list[Record], *, strict: bool) -> tuple[int, list[str]]:
+    """How many differences there are, and at least the first ones as sentences."""
     if strict:
-        return check_strict(published, transfers)
-    return [sentence for comparison in check_exact(published, transfers) for sentence in comparison.differences]
+        sentences = check_strict(published, transfers)
+        return len(sentences), sentences
+    comparisons = check_exact(published, transfers)
+    return sum(found.count for found in comparisons), [sentence for found in comparisons for sentence in found.differences]
 
 
 if __name__ == "__main__":
