@@ -1,0 +1,31 @@
+"""Find an ingress kind by name.
+
+The shards build readers through this. The lookup itself is ``config.kinds``, since the configuration needs it first.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, cast
+
+from shardfun.config.kinds import load_kind
+from shardfun.ports import IngressReader, Partition
+
+
+class IngressKind(Protocol):
+    """What the class behind an entry point in ``shardfun.ingress`` offers; its instances are ``IngressReader``."""
+
+    @property
+    def options(self) -> type[Any]:
+        """The ``msgspec.Struct`` class of its settings."""
+
+    def __call__(self, name: str, options: Any, partition: Partition) -> IngressReader:
+        """Build the reader of one partition. Opens nothing yet."""
+
+
+def find_kind(name: str) -> IngressKind:
+    """The ingress kind called ``name``.
+
+    Raises:
+        ConfigurationError: there is none (names the nearest), or its entry point is broken.
+    """
+    return cast("IngressKind", load_kind("ingress", name))
