@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from operator import lt
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import cbor2
 import msgspec
@@ -31,6 +31,7 @@ import msgspec
 from shardfun.errors import CorruptionError, LocalProtocolError
 from shardfun.model.delta import DeltaHeader, DeltaSummary, RecordBlock, StoredDelta
 from shardfun.state.files import DIGEST_BYTES, Write, storage_error
+from shardfun.state.plain import UndecodableError, load_plain, load_typed
 
 MAGIC = b"sfdelta\n"
 FORMAT_VERSION = 1
@@ -215,7 +216,7 @@ class DeltaReader:
     def _checked(self, step: Callable[[], _Result]) -> _Result:
         try:
             return step()
-        except _Damage as damage:
+        except (_Damage, UndecodableError) as damage:
             raise CorruptionError(f"{self._source.name}: the delta is damaged: {damage}") from damage
 
     def _open(self) -> tuple[DeltaHeader, DeltaSummary, int, list[_Entry]]:
@@ -264,7 +265,7 @@ class DeltaReader:
         return self._exactly(offset + _LENGTH.size, length)
 
     def _block(self, entry: _Entry) -> RecordBlock:
-        block = _loads(self._section(entry.offset))
+        block = load_plain(self._section(entry.offset))
         if type(block) is not list or [type(column) for column in block] != [list, list]:
             raise _Damage(f"the block at {entry.offset} is not [keys, values]")
         keys, values = block
@@ -294,28 +295,14 @@ def decode_delta(source: bytes | Path) -> StoredDelta:
 
 
 def _header(raw: bytes) -> DeltaHeader:
-    try:
-        header = msgspec.convert(_loads(raw), DeltaHeader)
-    except msgspec.ValidationError as error:
-        raise _Damage(f"header: {error}") from error
+    header = load_typed(raw, DeltaHeader)
     if not 0 <= header.parent < header.checkpoint:
         raise _Damage(f"header: checkpoint {header.checkpoint} cannot build on {header.parent}")
     return header
 
 
 def _footer(raw: bytes) -> tuple[int, int, list[_Entry]]:
-    try:
-        records, queues_offset, index = msgspec.convert(_loads(raw), tuple[int, int, list[_Entry]])
-    except msgspec.ValidationError as error:
-        raise _Damage(f"footer: {error}") from error
+    records, queues_offset, index = load_typed(raw, tuple[int, int, list[_Entry]])
     if any(entry.records < 1 for entry in index):
         raise _Damage("footer: a block without records")
     return records, queues_offset, index
-
-
-def _loads(raw: bytes) -> Any:
-    """One CBOR item. What can go wrong in a forged one (semantic tags construct objects) has no common class."""
-    try:
-        return cbor2.loads(raw)
-    except Exception as error:
-        raise _Damage(f"not CBOR: {error!r:.200}") from error

@@ -37,6 +37,7 @@ from shardfun.state.files import (
     write_checked,
 )
 from shardfun.state.manifest import Manifests
+from shardfun.state.plain import UndecodableError, load_typed
 
 DATA_FORMAT = 1
 INCARNATION_MAX = (1 << 31) - 1
@@ -63,6 +64,10 @@ class JobIdentity(msgspec.Struct, frozen=True, kw_only=True):
     job: str
     app: str
     shards: int
+
+
+class _AnyFormat(msgspec.Struct, frozen=True):
+    format: int
 
 
 class ProcessMark(msgspec.Struct, frozen=True):
@@ -175,12 +180,11 @@ class DataDirectory:
         if content is None:
             return None
         try:
-            plain = cbor2.loads(content)
-            found = plain["format"]
+            found = load_typed(content, _AnyFormat).format  # other formats have other fields, and shall be named, too
             if found == DATA_FORMAT:
-                return msgspec.convert(plain, JobIdentity)
-        except Exception as error:  # CBOR's semantic tags raise what they like
-            raise CorruptionError(f"{path}: the job file is damaged: {error!r:.200}") from error
+                return load_typed(content, JobIdentity)
+        except UndecodableError as error:
+            raise CorruptionError(f"{path}: the job file is damaged: {error}") from error
         raise IncompatibleDataError(
             f"{self.path}: expected data of format {DATA_FORMAT}, got format {found}; use the release of shardfun that wrote it, "
             "or another data directory"
@@ -233,8 +237,8 @@ class DataDirectory:
         path = self.path / "incarnation"
         content = read_checked(path, _INCARNATION_FORM)
         try:
-            last = msgspec.convert(cbor2.loads(content or b""), int)
-        except Exception as error:  # CBOR's semantic tags raise what they like
+            last = load_typed(content or b"", int)
+        except UndecodableError as error:
             raise CorruptionError(f"{path}: the incarnation file is missing or damaged; restore it from a backup") from error
         newest = next(iter(self.manifests.checkpoints()), 0) >> CHECKPOINT_SEQUENCE_BITS
         if not newest <= last < INCARNATION_MAX:

@@ -25,6 +25,7 @@ from shardfun.state.files import (
     storage_error,
     write_checked,
 )
+from shardfun.state.plain import UndecodableError, load_typed
 
 MANIFEST_FORMAT = 1
 MANIFESTS_KEPT = 3
@@ -39,7 +40,7 @@ class ShardDelta(msgspec.Struct, frozen=True, array_like=True):
 
     shard: int
     digest: bytes
-    bytes: int
+    size_bytes: int
     records: int
 
 
@@ -83,9 +84,9 @@ def decode_manifest(raw: bytes) -> Manifest:
         CorruptionError: it is not one.
     """
     try:
-        manifest = msgspec.convert(cbor2.loads(raw), Manifest)
-    except Exception as error:  # CBOR's semantic tags raise what they like
-        raise CorruptionError(f"the manifest is damaged: {error!r:.200}") from error
+        manifest = load_typed(raw, Manifest)
+    except UndecodableError as error:
+        raise CorruptionError(f"the manifest is damaged: {error}") from error
     if manifest.format != MANIFEST_FORMAT or [delta.shard for delta in manifest.shards] != list(range(len(manifest.shards))):
         raise CorruptionError(f"the manifest is damaged: format {manifest.format}, shards {[s.shard for s in manifest.shards]}")
     if not 0 <= manifest.parent < manifest.checkpoint:

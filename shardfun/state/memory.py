@@ -249,13 +249,13 @@ class MemoryStore:
         self._deleted.clear()
         kept = randomness.randint(0, len(self._journal))
         while len(self._journal) > kept:
-            match self._journal.pop():
-                case _OldMarks(applied, applying):
-                    self._applied, self._applying = applied, applying
-                case _OldValue(key, None):
-                    self._values.pop(key, None)
-                case _OldValue(key, value):
-                    self._values[key] = value
+            old = self._journal.pop()
+            if isinstance(old, _OldMarks):
+                self._applied, self._applying = old
+            elif old.value is None:
+                self._values.pop(old.key, None)
+            else:
+                self._values[old.key] = old.value
 
     def _require_running(self) -> None:
         if not self._running:
