@@ -154,3 +154,21 @@ class UnavailableError(ShardfunError):
 
     code = "unavailable"
     exit_code = 8
+
+
+def error_of(code: str, message: str, exit_code: int) -> ShardfunError:
+    """The error that another process reported, as an exception again.
+
+    Args:
+        code: of the class there; an unknown one gives ``UnavailableError``.
+    """
+    classes = [ShardfunError]
+    for cls in classes:
+        classes += cls.__subclasses__()
+    found = next((cls for cls in classes if cls.code == code), UnavailableError)
+    error = found.__new__(found)
+    Exception.__init__(error, message)
+    if isinstance(error, ConfigurationError):
+        error.problems = tuple(message.splitlines())
+    error.exit_code = exit_code
+    return error

@@ -256,7 +256,7 @@ class ShardCore:
     def ingest(self, ingress: str, batch: IngressBatch) -> None:
         """Route a batch of records and move the ingress's position, in one step."""
         self.changed = True
-        self.records_in += batch.scanned or len(batch.records) or len(batch.ids or ())
+        self.records_in += len(batch.records) + len(batch.ids or ()) + len(batch.rejects)
         dispatcher = self.dispatcher
         route = self.program.routes[ingress]
         records = batch.records

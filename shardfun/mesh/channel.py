@@ -11,8 +11,8 @@ A pair socket takes one peer. A pipe that goes away is never taken up again: for
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pynng
@@ -71,7 +71,7 @@ class Channel:
             self.url = f"{url.rpartition(':')[0]}:{_port(listener)}"
         elif url.startswith("ipc://"):
             with contextlib.suppress(OSError):
-                os.chmod(url.removeprefix("ipc://"), 0o600)
+                Path(url.removeprefix("ipc://")).chmod(0o600)
         return self.url
 
     def dial(self, url: str) -> None:
@@ -151,7 +151,7 @@ class Channel:
         self._socket.close()
         if self.url.startswith("ipc://"):
             with contextlib.suppress(OSError):
-                os.unlink(self.url.removeprefix("ipc://"))
+                Path(self.url.removeprefix("ipc://")).unlink()
 
 
 def _port(listener: Any) -> int:

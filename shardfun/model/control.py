@@ -74,6 +74,8 @@ class Complete(_Message, frozen=True, array_like=True, tag="complete"):
 class Finish(_Message, frozen=True, array_like=True, tag="finish"):
     """Publish what the last complete checkpoint holds, then exit with code 0."""
 
+    incarnation: int
+
 
 ToShard = Assign | Reset | Start | Trigger | Abort | Complete | Finish
 

@@ -1,0 +1,43 @@
+"""A question and answer socket: how another process asks a running node for its status."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pynng
+
+from shardfun.errors import UnavailableError
+
+QUESTION_BYTES_MAX = 64 << 10
+ANSWER_BYTES_MAX = 16 << 20
+
+
+async def answer_questions(url: str, answer: Callable[[bytes], bytes]) -> None:
+    """Answer on ``url`` (ipc) until cancelled. Whoever may open the socket file may ask; the file is private."""
+    with pynng.Rep0(recv_max_size=QUESTION_BYTES_MAX) as socket:
+        socket.listen(url)
+        Path(url.removeprefix("ipc://")).chmod(0o600)  # noqa: ASYNC240 - one system call on a socket file
+        while True:
+            question = await socket.arecv()
+            with contextlib.suppress(pynng.NNGException):  # who asked may be gone
+                await socket.asend(answer(question))
+
+
+def ask(url: str, question: bytes, timeout_s: float) -> bytes:
+    """Ask a node; blocks.
+
+    Raises:
+        UnavailableError: nobody answers in time.
+    """
+    timeout_ms = int(timeout_s * 1000)
+    try:
+        with pynng.Req0(send_timeout=timeout_ms, recv_timeout=timeout_ms, recv_max_size=ANSWER_BYTES_MAX) as socket:
+            socket.dial(url, block=True)
+            socket.send(question)
+            answer: bytes = socket.recv()
+    except pynng.NNGException as error:
+        msg = f"the node does not answer at {url}: {error}"
+        raise UnavailableError(msg) from error
+    return answer

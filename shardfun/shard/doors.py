@@ -1,0 +1,190 @@
+"""The doors of a shard: reads ingresses while there is room, publishes egress records that may go out.
+
+Reading happens on the loop, in batches, when the backlog allows it: the ingress is the only thing that is ever throttled.
+Publishing happens in a worker per egress; a sink that fails is asked again after a pause, for ever, because its records are
+safe in the checkpoints.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from shardfun.core.shard import ShardCore
+from shardfun.errors import EgressError, ShardfunError
+from shardfun.ports import EgressSink, IngressReader
+from shardfun.shard.worker import Failed, Worker
+
+PUBLISH_RECORDS = 10_000
+PUBLISH_RETRY_S = 1.0
+LINKS_FULL_FRAMES = 8  # no more input while this many frames wait for a peer, or that many messages here
+
+log = structlog.get_logger("shardfun.doors")
+
+
+class Ingress:
+    """The readers of a shard, in one incarnation.
+
+    Args:
+        batch: records per read; ``high`` and ``low``: the backlog at which reading stops and goes on.
+    """
+
+    def __init__(self, core: ShardCore, readers: dict[str, IngressReader], batch: int, high: int, low: int) -> None:
+        self._core = core
+        self._readers = list(readers.items())
+        self._batch = batch
+        self._high = high
+        self._low = low
+        self._throttled = False
+        self._wake_at: float | None = None
+        for name, reader in self._readers:
+            reader.open(core.positions.get(name))
+            if reader.finished:
+                core.ingress_finished(name)
+
+    @property
+    def wake_at(self) -> float | None:
+        """When a reader has something again; ``None`` if not known or not wanted."""
+        return None if self._throttled else self._wake_at
+
+    def read(self, now: float) -> bool:
+        """One batch from every reader that has one; whether any record came in."""
+        if not self._open(self._core.backlog):
+            return False
+        busy = False
+        wake: float | None = None
+        for name, reader in self._readers:
+            finished = reader.finished
+            if finished:
+                continue
+            batch = reader.read(self._batch, now)
+            finished = reader.finished
+            if batch is not None:
+                self._core.ingest(name, batch)
+                busy = True
+            elif reader.wake_at is not None:
+                wake = reader.wake_at if wake is None else min(wake, reader.wake_at)
+            if finished:
+                self._core.ingress_finished(name)
+                busy = True
+        self._wake_at = wake
+        return busy
+
+    def _open(self, backlog: int) -> bool:
+        self._core.check_backlog(backlog)
+        if self._throttled:
+            self._throttled = backlog > self._low or self._core.egress_full
+        elif backlog > self._high or self._core.egress_full:
+            self._throttled = True
+        return not self._throttled
+
+
+@dataclass(slots=True)
+class _Publisher:
+    name: str
+    sink: EgressSink
+    worker: Worker
+    busy: bool = False
+    retry_at: float = 0.0
+
+
+class Egress:
+    """The publishers of a shard; they live as long as the process, over incarnations.
+
+    Args:
+        fatal: called when a sink holds something else than was published: the node has to stop.
+    """
+
+    def __init__(
+        self, sinks: dict[str, EgressSink], workers: dict[str, Worker], fatal: Callable[[ShardfunError], None]
+    ) -> None:
+        self._publishers = [_Publisher(name, sink, workers[name]) for name, sink in sinks.items()]
+        self._fatal = fatal
+        self._core: ShardCore | None = None
+        self._opening = 0
+
+    @property
+    def wake_at(self) -> float | None:
+        """When a failed sink is asked again."""
+        return min((p.retry_at for p in self._publishers if p.retry_at), default=None)
+
+    @property
+    def drained(self) -> bool:
+        """Whether everything that may go out is out."""
+        core = self._core
+        return core is not None and not any(p.busy or core.egress[p.name].publishable(1) for p in self._publishers)
+
+    def attach(self, core: ShardCore, ready: Callable[[], None]) -> None:
+        """A new incarnation: reopen all sinks at what the checkpoint knows, behind anything still under way; then ``ready``."""
+        self._core = core
+        self._opening = len(self._publishers)
+        if not self._publishers:
+            ready()
+        for publisher in self._publishers:
+            egress_log = core.egress[publisher.name]
+            pending = egress_log.publishable(len(egress_log.pending))
+            publisher.retry_at = 0.0
+            publisher.busy = False
+            publisher.worker.submit(
+                lambda p=publisher, at=egress_log.published, pending=pending: _reopen(p.sink, at, pending),  # type: ignore[misc]
+                lambda result, p=publisher: self._opened(core, p, result, ready),  # type: ignore[misc]
+            )
+
+    def _opened(self, core: ShardCore, publisher: _Publisher, result: Any, ready: Callable[[], None]) -> None:
+        if core is not self._core:
+            return
+        if isinstance(result, Failed):
+            error = (
+                result.error if isinstance(result.error, ShardfunError) else EgressError(f"{publisher.name}: {result.error}")
+            )
+            self._fatal(error)
+            return
+        if result:
+            core.published(publisher.name, result)
+        self._opening -= 1
+        if self._opening == 0:
+            ready()
+
+    def publish(self, now: float) -> bool:
+        """Start publishing where records may go out and nothing is under way; whether any was started."""
+        core = self._core
+        if core is None or self._opening:
+            return False
+        started = False
+        for publisher in self._publishers:
+            if publisher.busy or now < publisher.retry_at:
+                continue
+            publisher.retry_at = 0.0
+            records = core.egress[publisher.name].publishable(PUBLISH_RECORDS)
+            if not records:
+                continue
+            publisher.busy = started = True
+            publisher.worker.submit(
+                lambda p=publisher, records=records: p.sink.publish(records),  # type: ignore[misc]
+                lambda result, p=publisher, records=records: self._published(core, p, len(records), result),  # type: ignore[misc]
+            )
+        return started
+
+    def _published(self, core: ShardCore, publisher: _Publisher, count: int, result: Any) -> None:
+        if core is not self._core:
+            return
+        publisher.busy = False
+        if isinstance(result, Failed):
+            publisher.retry_at = time.monotonic() + PUBLISH_RETRY_S
+            log.warning("egress failed, will try again", egress=publisher.name, error=str(result.error), records=count)
+            return
+        core.published(publisher.name, count)
+
+    def close(self) -> None:
+        """Close the sinks."""
+        for publisher in self._publishers:
+            publisher.sink.close()
+
+
+def _reopen(sink: EgressSink, published: Any, pending: list[bytes]) -> int:
+    sink.close()
+    return sink.open(published, pending)

@@ -1,0 +1,51 @@
+"""The thread beside the loop: tells the supervisor that the process lives, and ends it when the supervisor is gone.
+
+It is a thread, so that a function that runs for long is neither dead nor silent: the heartbeat names it. The end of the
+supervisor shows as end of file on standard input, which only the supervisor's pipe holds open, and as a changed parent.
+``PR_SET_PDEATHSIG`` would be tied to the parent *thread* that started this process, which goes away long before.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from shardfun.model.control import Heartbeat
+
+EXIT_SUPERVISOR_GONE = 75
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE
+
+
+def start_heartbeat(interval_s: float, sample: Callable[[], Heartbeat], send: Callable[[Heartbeat], None]) -> None:
+    """Start the thread.
+
+    Args:
+        sample: reads the figures; called from the thread, so it must only read.
+        send: must not block.
+    """
+    parent = os.getppid()
+
+    def beat() -> None:
+        poller = select.poll()
+        poller.register(0, select.POLLIN | select.POLLHUP)
+        due = time.monotonic()
+        while True:
+            wait_ms = max(0, int((due - time.monotonic()) * 1000))
+            if poller.poll(wait_ms) and not os.read(0, 4096):
+                os._exit(EXIT_SUPERVISOR_GONE)
+            if os.getppid() != parent:
+                os._exit(EXIT_SUPERVISOR_GONE)
+            if time.monotonic() >= due:
+                send(sample())
+                due = time.monotonic() + interval_s
+
+    threading.Thread(target=beat, name="heartbeat", daemon=True).start()

@@ -1,0 +1,164 @@
+"""The hot loop: one iteration moves what is there, in bounded pieces, and never waits.
+
+    receive (a few frames per channel) -> fill mailboxes -> run functions until the slice ends -> read ingress while there is
+    room -> run again -> send full frames (everything when about to idle) -> one piece of checkpoint work -> effects
+
+An iteration takes about ``SLICE_S``: the only price of a longer one is a later barrier. Trio is asked once per iteration, 2 us, and
+when there is nothing to do the loop parks on one epoll descriptor that holds all others.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable
+
+from shardfun.core.shard import ShardCore
+from shardfun.mesh.channel import Channel
+from shardfun.mesh.fabric import Fabric
+from shardfun.shard.doors import LINKS_FULL_FRAMES, Egress, Ingress
+
+SLICE_S = 0.002
+CHUNK_S = 0.001  # a chunk of one function type should take about half of this
+CHECKPOINT_PIECE_S = 0.001
+FRAMES_PER_TURN = 8
+
+_clock = time.perf_counter
+
+
+class HotLoop:
+    """One incarnation's loop.
+
+    Args:
+        perform: does the effects of the core.
+        epoll: where channels are registered while they have frames waiting to be sent.
+    """
+
+    def __init__(
+        self,
+        core: ShardCore,
+        fabric: Fabric,
+        ingress: Ingress,
+        egress: Egress,
+        perform: Callable[[], None],
+        epoll: select.epoll,
+    ) -> None:
+        self.core = core
+        self.checkpoint_s = 0.0
+        """Seconds of this loop that the checkpoint in work took so far."""
+        self.resumed_at = 0.0
+        self.executing = True
+        self._channels = list(fabric.channels.items())
+        self._fabric = fabric
+        self._ingress = ingress
+        self._egress = egress
+        self._perform = perform
+        self._epoll = epoll
+        self._watched: set[int] = set()
+        self._room = LINKS_FULL_FRAMES * core.limits.frame_messages
+
+    def iterate(self) -> bool:
+        """One iteration; whether there may be more to do right away.
+
+        Raises:
+            ChannelLossError, ProtocolError: a channel lost a frame or is damaged.
+            ShardfunError: of an ingress, or the backlog limit.
+        """
+        core = self.core
+        now = _clock()
+        deadline = now + SLICE_S
+        core.dispatcher.now = time.time()
+        busy = self._receive(core)
+        if self.executing:
+            busy |= core.fill_mailboxes()
+            busy |= self._run(core, deadline)
+            busy |= self._read(core, deadline)
+        self._send(flush=not busy)
+        busy |= self._checkpoint(core)
+        self._perform()
+        busy |= core.sweep()
+        self._egress.publish(time.monotonic())
+        return busy
+
+    @property
+    def wake_at(self) -> float | None:
+        """When to iterate again although nothing arrives: monotonic seconds."""
+        times = [at for at in (self._ingress.wake_at, self._egress.wake_at) if at is not None]
+        return min(times, default=None)
+
+    def _receive(self, core: ShardCore) -> bool:
+        busy = False
+        for peer, _ in self._channels:
+            for _ in range(FRAMES_PER_TURN):
+                raw = self._fabric.receive(peer)
+                if raw is None:
+                    break
+                busy = True
+                core.receive(peer, raw)
+        return busy
+
+    def _run(self, core: ShardCore, deadline: float) -> bool:
+        """Run what waits until the slice ends. The chunk of a type follows its speed, so a slow one does not hold the loop."""
+        if not core.may_execute:
+            return False
+        started = _clock()
+        ran = False
+        while (target := core.run(core.limits.frame_messages)) is not None:
+            ended = _clock()
+            took = ended - started
+            if took > CHUNK_S:
+                target.chunk = max(1, int(target.chunk * CHUNK_S / (2 * took)))
+            elif took < CHUNK_S / 2:
+                target.chunk = min(core.limits.frame_messages, 2 * target.chunk)
+            if not ran and not self.resumed_at:
+                self.resumed_at = time.time()
+            ran = True
+            if ended > deadline:
+                break
+            started = ended
+        return ran
+
+    def _read(self, core: ShardCore, deadline: float) -> bool:
+        """Take in records while the slice lasts and what they cause is not piling up, running them as they come."""
+        busy = False
+        dispatcher = core.dispatcher
+        while _clock() < deadline:
+            if dispatcher.waiting > self._room or any(dispatcher.outgoing(peer) > self._room for peer, _ in self._channels):
+                break
+            if not self._ingress.read(time.monotonic()):
+                break
+            busy = True
+            self._run(core, deadline)
+            self._send(flush=False)
+        return busy
+
+    def _send(self, *, flush: bool) -> None:
+        for peer, channel in self._channels:
+            if not channel.flush():
+                continue
+            while (raw := self.core.next_frame(peer, flush=flush)) is not None:
+                if not channel.send(raw):
+                    channel.waiting = raw
+                    break
+            self._watch(channel)
+
+    def _watch(self, channel: Channel) -> None:
+        """Wake up for room to send only while a frame waits for it."""
+        waits = channel.waiting is not None
+        if waits and channel.send_fd not in self._watched:
+            self._watched.add(channel.send_fd)
+            self._epoll.register(channel.send_fd, select.EPOLLIN)
+        elif not waits and channel.send_fd in self._watched:
+            self._watched.discard(channel.send_fd)
+            self._epoll.unregister(channel.send_fd)
+
+    def _checkpoint(self, core: ShardCore) -> bool:
+        if not core.undecided:
+            return False
+        started = _clock()
+        limit = started + CHECKPOINT_PIECE_S
+        more = True
+        while more and _clock() < limit:
+            more = core.checkpoint_work()
+        self.checkpoint_s += _clock() - started
+        return more

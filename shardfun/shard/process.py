@@ -1,0 +1,445 @@
+"""A shard process from start to end: warm, assigned, then one incarnation after the other.
+
+Every shard process begins as a spare: it imports the application and waits. ``Assign`` makes it a shard; ``Reset`` starts an
+incarnation by restoring a complete checkpoint; ``Start`` connects it and lets it run. All state of an incarnation is in objects
+that are made anew, and results of jobs of an older one find that theirs is no longer the current core.
+"""
+
+from __future__ import annotations
+
+import gc
+import select
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any, NoReturn, assert_never
+
+import structlog
+import trio
+
+from shardfun.config.schema import Config
+from shardfun.core.effects import ApplyDelta, DeleteDelta, SendControl, WriteDelta
+from shardfun.core.function import parse_state_key
+from shardfun.core.participant import ShardIdentity
+from shardfun.core.shard import ShardCore, StartPoint
+from shardfun.core.snapshot import EMPTY_QUEUES, decode_queues
+from shardfun.errors import ChannelLossError, CorruptionError, LocalProtocolError, ProtocolError, ShardfunError, StorageError
+from shardfun.mesh.channel import Channel
+from shardfun.mesh.fabric import Endpoint, Fabric
+from shardfun.model.control import (
+    Abort,
+    Assign,
+    Changed,
+    Complete,
+    Fatal,
+    Finish,
+    Heartbeat,
+    Loss,
+    Ready,
+    Reset,
+    Start,
+    ToSupervisor,
+    Trigger,
+    decode_to_shard,
+    encode_control,
+)
+from shardfun.model.keyspace import owner_of
+from shardfun.ports import EgressSink, IngressReader, Partition
+from shardfun.shard.doors import Egress, Ingress
+from shardfun.shard.heartbeat import resident_bytes
+from shardfun.shard.loop import HotLoop
+from shardfun.shard.program import Application, limits_of
+from shardfun.shard.worker import Completions, Failed, Worker
+from shardfun.state.options import StoreOptions
+from shardfun.state.store import LevelDBStore
+from shardfun.telemetry.logs import open_log_context
+
+EXIT_BUG = 70
+EXIT_STORAGE = 71
+SWITCH_INTERVAL_S = 0.0005  # with the default, a loop that releases the GIL only for instants starves its own worker threads
+GC_THRESHOLDS = (
+    50_000,
+    50,
+    1000,
+)  # user code may make cycles, so the collector stays on; but it must not visit all records often
+FREEZE_EVERY_BYTES = 64 << 20
+APPLY_RETRIES = 3
+APPLY_RETRY_S = 1.0
+LAST_WORDS_S = 5.0  # time for a fatal message to arrive; the supervisor ends the process when it has it
+
+log = structlog.get_logger("shardfun.shard")
+
+
+class ShardProcess:
+    """See the module.
+
+    Args:
+        control: the channel to the supervisor, connected.
+        endpoint: where channels to peers listen.
+    """
+
+    def __init__(self, application: Application, control: Channel, endpoint: Endpoint) -> None:
+        self._application = application
+        self._config: Config = application.config
+        self._limits = limits_of(application.config)
+        self._control = control
+        self._control_out: deque[bytes] = deque()
+        self._endpoint = endpoint
+        self._completions = Completions()
+        self._storage = Worker(self._completions)
+        self._publishing = {name: Worker(self._completions) for name in self._config.egress}
+        self._epoll = select.epoll()
+        self._epoll.register(control.receive_fd, select.EPOLLIN)
+        self._epoll.register(self._completions.fd, select.EPOLLIN)
+        self._identity: ShardIdentity | None = None
+        self._directory = Path()
+        self._store: LevelDBStore | None = None
+        self._readers: dict[str, IngressReader] = {}
+        self._sinks: dict[str, EgressSink] = {}
+        self._egress: Egress | None = None
+        self._reset: Reset | None = None
+        self._core: ShardCore | None = None
+        self._fabric: Fabric | None = None
+        self._loop: HotLoop | None = None
+        self._running = False
+        self._finishing = False
+        self._done = False
+        self._lost_peer: int | None = None
+        self._changed_reported_for = -1
+        self._urgent_reported_for = -1
+        self._frozen_at_bytes = 0
+        self._seen_at = time.monotonic()
+        self._context = open_log_context()
+
+    # ---- the task -------------------------------------------------------------------------------------------------------
+    async def run(self) -> None:
+        """Until told to finish.
+
+        Raises:
+            LocalProtocolError, AssertionError: a bug; the process has to go, recovery brings the shard back.
+            CorruptionError: stored state is damaged; the next start takes the ladder.
+        """
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._storage.run)
+            for worker in self._publishing.values():
+                nursery.start_soon(worker.run)
+            while not self._done:
+                if self._iterate():
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await self._park()
+            nursery.cancel_scope.cancel()
+        if self._egress is not None:
+            self._egress.close()
+        if self._store is not None:
+            self._store.close()
+
+    def _iterate(self) -> bool:
+        self._seen_at = time.monotonic()
+        self._completions.clear()
+        busy = self._completions.drain()
+        busy |= self._receive_control()
+        loop = self._loop
+        if loop is not None and self._running:
+            try:
+                busy |= loop.iterate()
+            except LocalProtocolError:
+                raise
+            except (ChannelLossError, ProtocolError) as error:
+                self._report_loss(str(error), -1)
+            except ShardfunError as error:
+                if isinstance(error, CorruptionError):
+                    raise
+                self._fatal(error)
+            if self._lost_peer is not None:
+                self._report_loss("the connection is gone", self._lost_peer)
+            self._report_changed()
+            if self._finishing and self._egress is not None and self._egress.drained:
+                self._done = True
+        self._flush_control()
+        return busy or self._done
+
+    async def _park(self) -> None:
+        wake_at = self._loop.wake_at if self._loop is not None and self._running else None
+        if wake_at is None:
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+            return
+        with trio.move_on_after(max(0.0, wake_at - time.monotonic())):
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+
+    # ---- control --------------------------------------------------------------------------------------------------------
+    def send(self, message: ToSupervisor) -> None:
+        """Queue a message to the supervisor; sent as soon as there is room."""
+        self._control_out.append(encode_control(message))
+        self._flush_control()
+
+    def _flush_control(self) -> None:
+        while self._control_out and self._control.send(self._control_out[0]):
+            self._control_out.popleft()
+
+    def _receive_control(self) -> bool:
+        busy = False
+        while (raw := self._control.receive()) is not None:
+            busy = True
+            message = decode_to_shard(raw)
+            match message:
+                case Assign():
+                    self._assign(message)
+                case Reset():
+                    self._begin_reset(message)
+                case Start():
+                    self._start(message)
+                case Trigger() | Abort() | Complete():
+                    if self._core is not None and self._running:
+                        self._core.on_control(message)
+                        self._perform()
+                case Finish():
+                    self._finishing = True
+                    if self._loop is not None:
+                        self._loop.executing = False
+                case _:
+                    assert_never(message)
+        return busy
+
+    def _assign(self, message: Assign) -> None:
+        self._identity = identity = ShardIdentity(message.job, message.shard, message.shards)
+        self._directory = Path(message.directory)
+        self._context.shard = identity.shard
+        partition = Partition(identity.shard, identity.shards, lambda key: owner_of(key, identity.shards) == identity.shard)
+        self._readers = self._application.readers(partition)
+        self._sinks = self._application.sinks(partition)
+        self._egress = Egress(self._sinks, self._publishing, self._fatal)
+
+    # ---- incarnations ---------------------------------------------------------------------------------------------------
+    def _begin_reset(self, message: Reset) -> None:
+        """Stop everything of the old incarnation and restore; the storage worker does it behind what it still has to write."""
+        self._reset = message
+        self._running = self._finishing = False
+        self._context.incarnation = message.incarnation
+        self._context.checkpoint = message.complete
+        self._loop = None
+        self._lost_peer = None
+        if self._fabric is not None:
+            for channel in self._fabric.channels.values():
+                self._unwatch(channel)
+            self._fabric.close()
+            self._fabric = None
+        self._storage.submit(lambda: self._restore(message), lambda result: self._restored(message, result))
+
+    def _unwatch(self, channel: Channel) -> None:
+        for fd in (channel.receive_fd, channel.send_fd):
+            try:
+                self._epoll.unregister(fd)
+            except (FileNotFoundError, OSError):
+                continue  # the send side is watched only now and then
+
+    def _restore(self, message: Reset) -> Any:
+        """In the storage thread."""
+        assert self._identity is not None
+        if self._store is None:
+            options = StoreOptions(write_buffer_bytes=self._config.state.write_buffer_bytes)
+            self._store = LevelDBStore.open(
+                self._directory,
+                job=self._identity.job,
+                shard=self._identity.shard,
+                shards=self._identity.shards,
+                options=options,
+            )
+        delta = self._store.recover(message.complete, message.digest)
+        return EMPTY_QUEUES if delta is None else decode_queues(delta.queues)
+
+    def _restored(self, message: Reset, result: Any) -> None:
+        if message is not self._reset:
+            return
+        if isinstance(result, Failed):
+            if not isinstance(result.error, ShardfunError):
+                raise result.error
+            self._fatal(result.error)
+            return
+        assert self._identity is not None
+        assert self._store is not None
+        assert self._egress is not None
+        start = StartPoint(message.incarnation, message.complete, message.digest, result)
+        program = self._application.program(self._sinks)
+        previous, self._core = self._core, None
+        core = ShardCore(self._identity, start, program, self._limits, self._store.get, previous)
+        self._core = core
+        self._changed_reported_for = self._urgent_reported_for = -1
+        self._egress.attach(core, lambda: self._ready(core))
+
+    def _ready(self, core: ShardCore) -> None:
+        """Store and sinks are where the checkpoint says: open the readers and listen for peers."""
+        assert self._egress is not None
+        assert self._reset is not None
+        for reader in self._readers.values():
+            reader.close()
+        flow = self._config.flow
+        try:
+            ingress = Ingress(core, self._readers, flow.ingress_batch, flow.backlog_high, flow.backlog_low)
+            fabric = Fabric(core.identity.shard, core.identity.shards, self._reset.nonce, self._endpoint, self._on_pipe_lost)
+        except ShardfunError as error:
+            self._fatal(error)
+            return
+        self._fabric = fabric
+        for channel in fabric.channels.values():
+            self._epoll.register(channel.receive_fd, select.EPOLLIN)
+        self._loop = HotLoop(core, fabric, ingress, self._egress, self._perform, self._epoll)
+        self.send(Ready(core.incarnation, fabric.listening, []))
+
+    def _start(self, message: Start) -> None:
+        if self._core is None or self._fabric is None or message.incarnation != self._core.incarnation:
+            return
+        self._fabric.connect(message.peers, self._core.hello(self._fabric.nonce))
+        self._running = True
+        gc.freeze()
+        self._frozen_at_bytes = self._core.table.cached_bytes
+
+    # ---- losses, failures, news -----------------------------------------------------------------------------------------
+    def _on_pipe_lost(self, peer: int) -> None:
+        """From a thread of nng. Of several losses any one will do."""
+        self._lost_peer = peer
+        self._completions.wake()
+
+    def _report_loss(self, reason: str, peer: int) -> None:
+        """The incarnation is over for this shard; the supervisor will send ``Reset``."""
+        assert self._core is not None
+        if not self._finishing:
+            self._running = False
+            log.info("channel lost", peer=peer, reason=reason)
+            self.send(Loss(self._core.incarnation, peer, reason))
+        self._lost_peer = None
+
+    def _report_changed(self) -> None:
+        core = self._core
+        if core is None or not core.changed:
+            return
+        cut = core.participant.cut
+        urgent = core.table.dirty_bytes > self._limits.dirty_soft_bytes
+        if self._changed_reported_for != cut or (urgent and self._urgent_reported_for != cut):
+            self._changed_reported_for = cut
+            if urgent:
+                self._urgent_reported_for = cut
+            self.send(Changed(core.incarnation, urgent))
+
+    def _fatal(self, error: ShardfunError) -> None:
+        """The node has to stop: say why, and wait to be ended."""
+        self._running = False
+        detail = repr(error.__cause__) if error.__cause__ is not None else ""
+        self.send(Fatal(error.code, error.exit_code, str(error), detail))
+
+    # ---- effects --------------------------------------------------------------------------------------------------------
+    def _perform(self) -> None:
+        """Do what the core asks for. Storage jobs go to one worker, so they happen in the order asked."""
+        core, store = self._core, self._store
+        assert core is not None
+        assert store is not None
+        for effect in core.take_effects():
+            match effect:
+                case SendControl(message):
+                    self.send(message)
+                case WriteDelta(header, blocks, queues):
+                    self._context.checkpoint = header.checkpoint
+                    self._storage.submit(
+                        lambda header=header, blocks=blocks, queues=queues: store.write_delta(header, blocks, queues),  # type: ignore[misc]
+                        lambda result, n=header.checkpoint: self._delta_written(core, n, result),  # type: ignore[misc]
+                    )
+                case DeleteDelta(checkpoint):
+                    self._take_checkpoint_seconds()
+                    self._storage.submit(lambda n=checkpoint: store.delete_delta(n), _ignore)  # type: ignore[misc]
+                case ApplyDelta():
+                    self._storage.submit(
+                        lambda effect=effect: self._apply(store, effect),  # type: ignore[misc]
+                        lambda result, n=effect.checkpoint: self._delta_applied(core, n, result),  # type: ignore[misc]
+                    )
+                case _:
+                    assert_never(effect)
+
+    def _delta_written(self, core: ShardCore, checkpoint: int, result: Any) -> None:
+        if core is not self._core:
+            return
+        if isinstance(result, Failed):
+            if isinstance(result.error, CorruptionError) or not isinstance(result.error, StorageError):
+                raise result.error
+            log.warning("checkpoint cannot be written", checkpoint=checkpoint, error=str(result.error))
+            core.delta_failed(checkpoint, str(result.error))
+        else:
+            core.delta_written(checkpoint, result, self._take_checkpoint_seconds())
+        self._perform()
+
+    def _take_checkpoint_seconds(self) -> float:
+        if self._loop is None:
+            return 0.0
+        seconds, self._loop.checkpoint_s = self._loop.checkpoint_s, 0.0
+        return seconds
+
+    def _apply(self, store: LevelDBStore, effect: ApplyDelta) -> dict[str, list[str]]:
+        """In the storage thread: apply, and for the end of a bounded run find the addresses with stored state."""
+        for attempt in range(APPLY_RETRIES + 1):
+            try:
+                store.apply_delta(effect.checkpoint, effect.blocks)
+                break
+            except StorageError as error:
+                if attempt == APPLY_RETRIES or isinstance(error, CorruptionError):
+                    raise
+                time.sleep(APPLY_RETRY_S)
+        stored: dict[str, list[str]] = {}
+        wanted = self._application.types_with_end
+        if effect.end and wanted:
+            for key, _ in store.scan():
+                address = parse_state_key(key)
+                if address is not None and address.typename in wanted:
+                    stored.setdefault(address.typename, []).append(address.id)
+        store.maintain()
+        return stored
+
+    def _delta_applied(self, core: ShardCore, checkpoint: int, result: Any) -> None:
+        if core is not self._core:
+            return
+        if isinstance(result, Failed):
+            raise result.error
+        core.delta_applied(checkpoint, result)
+        if core.table.cached_bytes > self._frozen_at_bytes + FREEZE_EVERY_BYTES:
+            gc.freeze()  # a full collection over a million records takes 0.1 s
+            self._frozen_at_bytes = core.table.cached_bytes
+        self._perform()
+
+    # ---- heartbeat ------------------------------------------------------------------------------------------------------
+    def sample(self) -> Heartbeat:
+        """The figures of the heartbeat. Called from its thread: only reads, and any value may be a moment old."""
+        core, loop = self._core, self._loop
+        if core is None:
+            return Heartbeat(0, time.monotonic() - self._seen_at, "", 0, 0, 0, 0, 0, 0, 0, resident_bytes(), 0.0)
+        running = core.dispatcher.running
+        logs = list(core.egress.values())
+        return Heartbeat(
+            incarnation=core.incarnation,
+            loop_age_s=time.monotonic() - self._seen_at if running is not None else 0.0,
+            running="" if running is None else running.typename,
+            records_in=core.records_in,
+            invocations=core.dispatcher.invocations,
+            emitted=sum(egress.emitted for egress in logs),
+            published=sum(egress.published.records for egress in logs),
+            backlog=core.backlog,
+            dead_letters=core.dispatcher.dead_letters,
+            cached_bytes=core.table.cached_bytes,
+            resident_bytes=resident_bytes(),
+            resumed_at=0.0 if loop is None else loop.resumed_at,
+        )
+
+
+def _ignore(result: Any) -> None:
+    if isinstance(result, Failed):
+        log.warning("delta of an aborted checkpoint cannot be deleted", error=str(result.error))
+
+
+def end_process(code: int) -> NoReturn:
+    """End without waiting for threads: they may be stuck in a disk or in user code."""
+    import os
+
+    sys.stderr.flush()
+    os._exit(code)

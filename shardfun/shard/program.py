@@ -1,0 +1,134 @@
+"""Application and configuration, put together into what a shard's core runs. Everything that does not fit is found here."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import traceback
+from typing import Any
+
+from shardfun.config.schema import Config, IngressConfig
+from shardfun.core.dispatch import Dispatcher
+from shardfun.core.function import CompiledFunction
+from shardfun.core.limits import Limits
+from shardfun.core.runner import compile_runner
+from shardfun.core.shard import IngressRoute, Program
+from shardfun.egress.registry import find_kind as find_egress
+from shardfun.errors import ApplicationImportError, ConfigurationError, DefinitionError
+from shardfun.ingress.registry import find_kind as find_ingress
+from shardfun.ports import EgressSink, IngressReader, Partition
+from shardfun.sdk.app import App
+from shardfun.sdk.context import Context
+
+
+def import_app(reference: str) -> App:
+    """Import ``package.module:attribute``.
+
+    Raises:
+        ApplicationImportError: it cannot be imported, or is no ``App``.
+    """
+    module_name, _, attribute = reference.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except DefinitionError:
+        raise
+    except BaseException as error:
+        where = _last_line_outside(error)
+        msg = f"application {reference!r} cannot be imported: {type(error).__name__}: {error}{where}"
+        raise ApplicationImportError(msg) from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            near = difflib.get_close_matches(part, dir(found), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            msg = f"application {reference!r}: {getattr(found, '__name__', found)!s} has no attribute {part!r}{hint}"
+            raise ApplicationImportError(msg)
+        found = getattr(found, part)
+    if not isinstance(found, App):
+        msg = f"application {reference!r}: expected a shardfun.App, got {type(found).__qualname__}"
+        raise ApplicationImportError(msg)
+    return found
+
+
+def _last_line_outside(error: BaseException) -> str:
+    """Where in the application an import failed, without the machinery of importing."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    if len(frames) < 2:
+        return ""
+    return f" ({frames[-1].filename}:{frames[-1].lineno})"
+
+
+def limits_of(config: Config) -> Limits:
+    """The core's limits from the configuration."""
+    return Limits(
+        frame_messages=config.mesh.frame_messages,
+        window_frames=config.mesh.window_frames,
+        mailbox_refill=4 * config.mesh.frame_messages,
+        cache_bytes=config.state.cache_bytes,
+        dirty_soft_bytes=config.state.dirty_soft_bytes,
+        dirty_hard_bytes=config.state.dirty_hard_bytes,
+        retries=config.failure.retries,
+        backlog_limit=config.flow.backlog_limit,
+        validate_sends=config.failure.validate_sends,
+    )
+
+
+class Application:
+    """An application that fits its configuration, imported and compiled once per process.
+
+    Raises:
+        ConfigurationError: an ingress has neither target nor router, or names a function that does not exist.
+    """
+
+    def __init__(self, config: Config, app: App) -> None:
+        self.config = config
+        self._functions = app.compile()
+        self._runners = [compile_runner(function) for function in self._functions]
+        known = {function.spec.typename: function for function in self._functions}
+        problems: list[str] = []
+        self._routes = {name: _route(name, entry, app, known, problems) for name, entry in config.ingress.items()}
+        if problems:
+            raise ConfigurationError(*problems)
+
+    def program(self, sinks: dict[str, EgressSink]) -> Program:
+        """What a shard runs."""
+        return Program(
+            functions=self._functions,
+            runners=self._runners,
+            routes=self._routes,
+            egresses={name: sink.encode for name, sink in sinks.items()},
+            context=_make_context,
+        )
+
+    @property
+    def types_with_end(self) -> frozenset[str]:
+        """The function types that want to know of the end of a bounded run."""
+        return frozenset(function.spec.typename for function in self._functions if function.spec.on_end is not None)
+
+    def readers(self, partition: Partition) -> dict[str, IngressReader]:
+        """A reader per ingress."""
+        return {name: find_ingress(entry.kind)(name, entry.options, partition) for name, entry in self.config.ingress.items()}
+
+    def sinks(self, partition: Partition) -> dict[str, EgressSink]:
+        """A sink per egress."""
+        return {name: find_egress(entry.kind)(name, entry.options, partition) for name, entry in self.config.egress.items()}
+
+
+def _make_context(dispatcher: Dispatcher) -> Context[Any]:
+    return Context(dispatcher)
+
+
+def _route(name: str, entry: IngressConfig, app: App, known: dict[str, CompiledFunction], problems: list[str]) -> IngressRoute:
+    routers = app.routers(name)
+    if entry.target is not None:
+        if entry.target not in known:
+            near = difflib.get_close_matches(entry.target, list(known), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+            problems.append(f"ingress.{name}.target: the application has no function {entry.target!r}{hint}")
+        return IngressRoute((), entry.target, entry.id_field)
+    if not routers:
+        declared = ", ".join(app.routed_ingresses) or "none"
+        problems.append(
+            f"ingress.{name}: expected a router in the application (@app.router({name!r})) or the setting 'target'; "
+            f"routers exist for: {declared}"
+        )
+    return IngressRoute(routers)

@@ -1,0 +1,10 @@
+"""The supervisor: starts shard processes, watches them, coordinates checkpoints. It handles no messages of the application.
+
+In reading order: ``node`` (the whole), ``pool`` (processes, warm and assigned), ``leftovers`` (what a killed node left), ``status``
+(what it says of itself).
+"""
+
+from shardfun.supervisor.node import Supervisor
+from shardfun.supervisor.status import query_status
+
+__all__ = ["Supervisor", "query_status"]

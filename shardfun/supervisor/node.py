@@ -1,0 +1,433 @@
+"""The supervisor of one node: performs what the coordinator decides, and tells it what happens.
+
+Everything on one Trio loop. The coordinator is only ever called from here, in callbacks that do not wait; what touches the disk
+(incarnation, manifests) runs in one disk task, in order.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, assert_never
+
+import msgspec
+import structlog
+import trio
+
+from shardfun import errors
+from shardfun.config.schema import Config
+from shardfun.core.coordinator import (
+    Coordinator,
+    FillVacancy,
+    Finished,
+    RaiseIncarnation,
+    Send,
+    State,
+    Timing,
+    WriteManifest,
+)
+from shardfun.core.membership import Change, Member
+from shardfun.egress.registry import find_kind as find_egress
+from shardfun.errors import ShardfunError, UnavailableError
+from shardfun.mesh.door import answer_questions
+from shardfun.model.control import (
+    Applied,
+    Assign,
+    Changed,
+    Fatal,
+    Heartbeat,
+    Loss,
+    Prepared,
+    Ready,
+    Refused,
+    ToSupervisor,
+    Warm,
+)
+from shardfun.model.delta import checkpoint_name
+from shardfun.model.status import NodeStatus
+from shardfun.state.directory import DataDirectory, JobIdentity, NodeRecord
+from shardfun.state.manifest import MANIFEST_FORMAT, Manifest, ShardDelta
+from shardfun.supervisor.leftovers import RUNTIME_PREFIX, clean_up, mark_of
+from shardfun.supervisor.pool import Pool, ShardHandle
+from shardfun.supervisor.status import checkpoint_status, node_state, shard_status
+
+TICK_S = 0.25
+DISK_JOBS_MAX = 100
+
+log = structlog.get_logger("shardfun.supervisor")
+
+
+class Supervisor:
+    """Runs one node.
+
+    Args:
+        fresh: begin anew: delete the state in the data directory and the outputs of the egresses.
+        accept_loss: if the newest manifest is damaged, go back to an older checkpoint.
+    """
+
+    def __init__(self, config: Config, *, fresh: bool = False, accept_loss: bool = False) -> None:
+        self.config = config
+        self._fresh = fresh
+        self._accept_loss = accept_loss
+        self._directory = DataDirectory(config.data_dir)
+        self._identity: JobIdentity | None = None
+        self._runtime_dir = Path()
+        self._coordinator: Coordinator | None = None
+        self._pool: Pool | None = None
+        self._serving: dict[int, ShardHandle] = {}
+        self._filling: set[int] = set()
+        self._finished_shards: set[int] = set()
+        self._nursery: trio.Nursery | None = None
+        self._end = trio.Event()
+        self._tick_now = trio.Event()
+        self._jobs: trio.MemorySendChannel[tuple[Callable[[], Any], Callable[[Any], None]]] | None = None
+        self._started_at = time.monotonic()
+        self._outcome = ""
+        self._ended = False
+        self._error: ShardfunError | None = None
+        self._stop_requested = False
+        self._stop_deadline: float | None = None
+        self._final: NodeStatus | None = None
+
+    # ---- life -----------------------------------------------------------------------------------------------------------
+    async def run(self) -> NodeStatus:
+        """Run until the input is used up, somebody stops the node, or it has to give up.
+
+        Returns:
+            The last status; its ``state`` is ``finished`` or ``stopped``.
+
+        Raises:
+            ShardfunError: why the node could not start or go on.
+        """
+        self._directory.acquire()
+        try:
+            await self._prepare()
+            try:
+                await self._serve()
+            finally:
+                shutil.rmtree(self._runtime_dir, ignore_errors=True)
+                self._directory.remove_node()
+        finally:
+            self._directory.release()
+        if self._error is not None:
+            raise self._error
+        assert self._final is not None
+        return self._final
+
+    async def _prepare(self) -> None:
+        directory = self._directory
+        left = await trio.to_thread.run_sync(clean_up, directory.read_node())
+        if left:
+            log.warning("killed processes that an earlier run left behind", processes=left)
+        if self._fresh:
+            directory.erase()
+            for entry in self.config.egress.values():
+                find_egress(entry.kind).remove_outputs(entry.options, self.config.shards)
+        self._identity = directory.prepare(app=self.config.app, shards=self.config.shards)
+        manifest = directory.manifests.newest(self._identity.job, accept_loss=self._accept_loss)
+        self._runtime_dir = Path(tempfile.mkdtemp(prefix=RUNTIME_PREFIX))
+        checkpoint = self.config.checkpoint
+        timing = Timing(
+            interval=checkpoint.interval_s,
+            timeout=checkpoint.timeout_s,
+            idle_interval=checkpoint.idle_interval_s,
+            loop_share=checkpoint.loop_share,
+        )
+        complete = 0 if manifest is None else manifest.checkpoint
+        digests = [b""] * self.config.shards if manifest is None else [part.digest for part in manifest.shards]
+        self._coordinator = Coordinator(self.config.shards, timing, complete, digests, self._identity.job)
+        if complete:
+            log.info("continuing", checkpoint=checkpoint_name(complete))
+
+    async def _serve(self) -> None:
+        assert self._coordinator is not None
+        send, receive = trio.open_memory_channel[tuple[Callable[[], Any], Callable[[Any], None]]](DISK_JOBS_MAX)
+        self._jobs = send
+        self._pool = Pool(self.config, self._runtime_dir, self._receive, self._died, self._write_node, self._fail)
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                await nursery.start(self._pool.run)
+                nursery.start_soon(answer_questions, self._status_url, self._answer)
+                nursery.start_soon(self._disk, receive)
+                self._write_node()
+                self._coordinator.start(trio.current_time())
+                self._perform()
+                nursery.start_soon(self._watch)
+                await self._end.wait()
+                self._final = self.status()
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            cause = _shardfun_error(group)
+            if cause is None:
+                raise
+            raise cause from group
+
+    def request_stop(self) -> None:
+        """Take one more checkpoint, publish what it holds, and stop. The next run continues there."""
+        self._stop_requested = True
+        if self._coordinator is not None and not self._coordinator.stopping:
+            self._coordinator.stop()
+            self._stop_deadline = trio.current_time() + self.config.supervision.stop_timeout_s
+            self._tick_now.set()
+
+    def stop_now(self) -> None:
+        """End all processes at once. The next run continues from the last complete checkpoint."""
+        self._outcome = self._outcome or "stopped"
+        self._end.set()
+
+    def _fail(self, error: ShardfunError) -> None:
+        if self._error is None:
+            self._error = error
+        self.stop_now()
+
+    # ---- what the coordinator wants -------------------------------------------------------------------------------------
+    def _perform(self) -> None:
+        coordinator = self._coordinator
+        assert coordinator is not None
+        for effect in coordinator.take_effects():
+            match effect:
+                case Send(shard, message):
+                    handle = self._serving.get(shard)
+                    if handle is not None:
+                        handle.send(message)
+                case RaiseIncarnation():
+                    self._on_disk(self._directory.next_incarnation, self._incarnation_raised)
+                case FillVacancy(shard):
+                    if shard not in self._filling:
+                        self._filling.add(shard)
+                        assert self._nursery is not None
+                        self._nursery.start_soon(self._fill_vacancy, shard)
+                case WriteManifest():
+                    manifest = self._manifest(effect)
+                    self._on_disk(
+                        lambda manifest=manifest: self._directory.manifests.write(manifest),  # type: ignore[misc]
+                        lambda _, n=effect.checkpoint: self._manifest_durable(n),  # type: ignore[misc]
+                    )
+                case Finished(ended):
+                    self._ended = ended
+                    self._finished_shards = set()
+                case _:
+                    assert_never(effect)
+        self._tick_now.set()
+
+    def _on_disk(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        assert self._jobs is not None
+        self._jobs.send_nowait((job, done))
+
+    async def _disk(self, jobs: trio.MemoryReceiveChannel[tuple[Callable[[], Any], Callable[[Any], None]]]) -> None:
+        """Jobs on the disk, in order. An error here is fail-stop: whether a manifest is durable is only known after a restart."""
+        async for job, done in jobs:
+            try:
+                result = await trio.to_thread.run_sync(job)
+            except ShardfunError as error:
+                self._fail(error)
+                return
+            done(result)
+            self._perform()
+
+    def _incarnation_raised(self, incarnation: int) -> None:
+        assert self._coordinator is not None
+        self._coordinator.incarnation_raised(incarnation)
+
+    def _manifest_durable(self, checkpoint: int) -> None:
+        assert self._coordinator is not None
+        self._coordinator.manifest_durable(checkpoint, trio.current_time())
+
+    def _manifest(self, effect: WriteManifest) -> Manifest:
+        assert self._identity is not None
+        assert self._coordinator is not None
+        positions: dict[str, list[Any]] = {name: [] for name in self.config.ingress}
+        for part in effect.parts:
+            for name, entries in positions.items():
+                entries.append(part.positions.get(name))
+        return Manifest(
+            format=MANIFEST_FORMAT,
+            job=self._identity.job,
+            checkpoint=effect.checkpoint,
+            parent=effect.parent,
+            incarnation=self._coordinator.incarnation,
+            created_at=time.time(),
+            shards=[ShardDelta(shard, part.digest, part.size_bytes, part.records) for shard, part in enumerate(effect.parts)],
+            end_sent=effect.end,
+            ingress=positions,
+        )
+
+    async def _fill_vacancy(self, shard: int) -> None:
+        """A process for a shard that has none. What served it before is dead and reaped: deaths are only reported then."""
+        assert self._pool is not None
+        assert self._identity is not None
+        assert self._coordinator is not None
+        handle = await self._pool.acquire()
+        handle.shard = shard
+        handle.heard_at = trio.current_time()
+        self._serving[shard] = handle
+        self._filling.discard(shard)
+        handle.send(Assign(shard, self.config.shards, self._identity.job, str(self._directory.shard(shard))))
+        self._coordinator.assigned(shard)
+        self._perform()
+
+    # ---- what happens ---------------------------------------------------------------------------------------------------
+    def _receive(self, handle: ShardHandle, message: ToSupervisor) -> None:
+        coordinator, shard, now = self._coordinator, handle.shard, trio.current_time()
+        assert coordinator is not None
+        if isinstance(message, Fatal):
+            self._fail(errors.error_of(message.code, message.reason, message.exit_code))
+            return
+        if shard is None or self._serving.get(shard) is not handle:
+            return
+        match message:
+            case Ready():
+                coordinator.on_ready(shard, message, now)
+                if coordinator.state is State.IDLE and coordinator.statistics.last_recovery is not None:
+                    self._log_running()
+            case Prepared():
+                coordinator.on_prepared(shard, message)
+            case Refused():
+                coordinator.on_refused(shard, message, now)
+                log.warning("checkpoint aborted", shard=shard, reason=message.reason)
+            case Applied():
+                coordinator.on_applied(shard, message, now)
+            case Changed():
+                coordinator.on_changed(message)
+            case Loss():
+                coordinator.on_loss(message, now)
+            case Heartbeat() | Warm():
+                pass
+            case _:
+                assert_never(message)
+        self._perform()
+
+    def _log_running(self) -> None:
+        coordinator = self._coordinator
+        assert coordinator is not None
+        took_ms = round((coordinator.statistics.last_recovery or 0) * 1000)
+        if coordinator.statistics.recoveries:
+            log.info(
+                "recovered",
+                took_ms=took_ms,
+                incarnation=coordinator.incarnation,
+                checkpoint=checkpoint_name(coordinator.complete),
+            )
+        else:
+            log.info("running", took_ms=took_ms, incarnation=coordinator.incarnation, shards=self.config.shards)
+        if self._stop_requested and not coordinator.stopping:
+            self.request_stop()
+
+    def _died(self, handle: ShardHandle) -> None:
+        coordinator, shard = self._coordinator, handle.shard
+        if coordinator is None or shard is None or self._end.is_set() or self._serving.get(shard) is not handle:
+            return
+        del self._serving[shard]
+        if coordinator.state is State.FINISHING and handle.process.returncode == 0:
+            self._finished_shards.add(shard)
+            if len(self._finished_shards) == self.config.shards:
+                self._outcome = "finished" if self._ended else "stopped"
+                self._end.set()
+            return
+        for finished in sorted(self._finished_shards):
+            coordinator.membership.change(finished, Change.DIE)
+        self._finished_shards = set()
+        reason = f"shard {shard} died ({handle.exit_text()})"
+        log.warning(f"{reason}, recovering", checkpoint=checkpoint_name(coordinator.complete), pid=handle.pid)
+        coordinator.failure(shard, reason, trio.current_time())
+        limit = self.config.supervision.restarts_without_checkpoint
+        if coordinator.membership.deaths_without_checkpoint > limit:
+            self._fail(
+                UnavailableError(
+                    f"{limit + 1} deaths of shards without a complete checkpoint in between "
+                    f"(supervision.restarts_without_checkpoint); the last: {reason}"
+                )
+            )
+        self._perform()
+
+    async def _watch(self) -> None:
+        """Time: triggers, time-outs, heartbeats."""
+        coordinator = self._coordinator
+        assert coordinator is not None
+        while True:
+            now = trio.current_time()
+            coordinator.tick(now)
+            self._perform()
+            self._check_processes(now)
+            self._tick_now = trio.Event()
+            if self._stop_deadline is not None and now > self._stop_deadline:
+                log.warning("no clean stop in time; stopping at the last complete checkpoint")
+                self.stop_now()
+            with trio.move_on_after(min(TICK_S, max(0.0, coordinator.wake_at - now))):
+                await self._tick_now.wait()
+
+    def _check_processes(self, now: float) -> None:
+        supervision = self.config.supervision
+        coordinator = self._coordinator
+        assert coordinator is not None
+        for shard, handle in self._serving.items():
+            handle.flush()
+            silent = now - handle.heard_at
+            restoring = coordinator.membership.members[shard] in (Member.ASSIGNED, Member.RESTORING)
+            limit = max(supervision.heartbeat_timeout_s, supervision.start_timeout_s if restoring else 0.0)
+            if silent > limit:
+                handle.kill(f"no heartbeat for {silent:.1f} s")
+            elif handle.beat is not None and handle.beat.running and handle.beat.loop_age_s > supervision.invocation_timeout_s:
+                handle.kill(
+                    f"{handle.beat.running} has run for {handle.beat.loop_age_s:.0f} s (supervision.invocation_timeout)"
+                )
+
+    # ---- what it says of itself -----------------------------------------------------------------------------------------
+    @property
+    def _status_url(self) -> str:
+        return f"ipc://{self._runtime_dir / 'status.ipc'}"
+
+    def _answer(self, _question: bytes) -> bytes:
+        return msgspec.json.encode(self.status())
+
+    def _write_node(self) -> None:
+        """Keep on disk who runs here, for ``status`` and for the clean-up of the next start."""
+        assert self._pool is not None
+        marks = [mark_of(handle.pid) for handle in self._pool.handles]
+        self._directory.write_node(NodeRecord(pid=os.getpid(), url=self._status_url, runtime_dir=str(self._runtime_dir), processes=marks))
+
+    def status(self) -> NodeStatus:
+        """The node's figures now; any time."""
+        coordinator = self._coordinator
+        config = self.config
+        if coordinator is None:
+            coordinator = Coordinator(config.shards, Timing(), 0, [b""] * config.shards, "0" * 8)
+        now = trio.current_time()
+        shards = [shard_status(shard, self._serving.get(shard), coordinator, now) for shard in range(config.shards)]
+        statistics = coordinator.statistics
+        last_recovery = statistics.last_recovery if statistics.recoveries else None
+        return NodeStatus(
+            name=config.name,
+            app=config.app,
+            data_dir=str(config.data_dir),
+            pid=os.getpid(),
+            state=self._outcome or node_state(coordinator),
+            incarnation=coordinator.incarnation,
+            uptime_s=time.monotonic() - self._started_at,
+            recoveries=statistics.recoveries,
+            shards=shards,
+            checkpoint=checkpoint_status(coordinator, now),
+            records_in=sum(shard.records_in for shard in shards),
+            invocations=sum(shard.invocations for shard in shards),
+            emitted=sum(shard.emitted for shard in shards),
+            published=sum(shard.published for shard in shards),
+            dead_letters=sum(shard.dead_letters for shard in shards),
+            last_recovery_ms=None if last_recovery is None else last_recovery * 1000,
+            last_fault=statistics.last_fault,
+        )
+
+
+def _shardfun_error(group: BaseExceptionGroup[BaseException]) -> ShardfunError | None:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            found = _shardfun_error(error)
+            if found is not None:
+                return found
+        elif isinstance(error, ShardfunError):
+            return error
+    return None

@@ -1,0 +1,101 @@
+"""What a node says of itself, and how another process asks."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import msgspec
+
+from shardfun.core.coordinator import Coordinator, State
+from shardfun.core.membership import Member
+from shardfun.errors import UnavailableError
+from shardfun.mesh.door import ask
+from shardfun.model.delta import checkpoint_name
+from shardfun.model.status import CheckpointStatus, NodeStatus, ShardStatus
+from shardfun.state.directory import DataDirectory
+from shardfun.supervisor.pool import ShardHandle
+
+LONG_RUN_S = 1.0  # a function that runs for longer is named
+
+_SHARD_STATES = {
+    Member.VACANT: "starting",
+    Member.ASSIGNED: "starting",
+    Member.RESTORING: "restoring",
+    Member.READY: "ready",
+    Member.RUNNING: "running",
+}
+
+
+def shard_status(shard: int, handle: ShardHandle | None, coordinator: Coordinator, now: float) -> ShardStatus:
+    """One shard, from its last heartbeat."""
+    membership = coordinator.membership
+    state = _SHARD_STATES[membership.members[shard]]
+    restarts = membership.deaths[shard]
+    if handle is None:
+        return ShardStatus(shard=shard, pid=0, state="dead" if restarts else state, restarts=restarts)
+    beat = handle.beat
+    if beat is None:
+        return ShardStatus(shard=shard, pid=handle.pid, state=state, restarts=restarts)
+    long_run = f"{beat.running} for {beat.loop_age_s:.1f} s" if beat.running and beat.loop_age_s > LONG_RUN_S else ""
+    return ShardStatus(
+        shard=shard,
+        pid=handle.pid,
+        state=state,
+        incarnation=beat.incarnation,
+        applied=coordinator.complete,
+        restarts=restarts,
+        records_in=beat.records_in,
+        invocations=beat.invocations,
+        emitted=beat.emitted,
+        published=beat.published,
+        backlog=beat.backlog,
+        dead_letters=beat.dead_letters,
+        cached_bytes=beat.cached_bytes,
+        resident_bytes=beat.resident_bytes,
+        heartbeat_age_s=now - handle.heard_at,
+        running=long_run,
+        resumed_at=beat.resumed_at,
+    )
+
+
+def checkpoint_status(coordinator: Coordinator, now: float) -> CheckpointStatus:
+    """The last complete checkpoint."""
+    statistics = coordinator.statistics
+    return CheckpointStatus(
+        checkpoint=coordinator.complete,
+        name=checkpoint_name(coordinator.complete),
+        age_s=0.0 if statistics.last_completed_at is None else now - statistics.last_completed_at,
+        duration_ms=statistics.last_duration * 1000,
+        bytes=statistics.last_bytes,
+        completed=statistics.completed,
+        aborted=statistics.aborted,
+    )
+
+
+def node_state(coordinator: Coordinator) -> str:
+    """The node's state in one word."""
+    if coordinator.state is State.RECOVERING:
+        return "recovering" if coordinator.statistics.recoveries else "starting"
+    if coordinator.state is State.FINISHING:
+        return "finishing"
+    return "stopping" if coordinator.stopping else "running"
+
+
+def query_status(data_dir: Path, timeout_s: float = 2.0) -> NodeStatus:
+    """The status of the node that runs on a data directory, from another process.
+
+    Raises:
+        UnavailableError: no node runs there, or it does not answer in time.
+    """
+    record = DataDirectory(data_dir).read_node()
+    if record is None:
+        msg = f"no node runs on {data_dir}; start one with 'shardfun run CONFIG'"
+        raise UnavailableError(msg)
+    deadline = time.monotonic() + timeout_s
+    raw = ask(record.url, b"status", max(0.01, deadline - time.monotonic()))
+    try:
+        return msgspec.json.decode(raw, type=NodeStatus)
+    except msgspec.DecodeError as error:
+        msg = f"the node on {data_dir} answers something else than a status: {error}; is it of another version?"
+        raise UnavailableError(msg) from error
