@@ -1,0 +1,158 @@
+"""A node's status for people: the table of a terminal, and the one line of a log. Pure: values in, what is shown out.
+
+Texts that come from elsewhere (paths, faults, names of functions) are ``Text``: rich would read brackets in a ``str`` as markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from shardfun.cli.figures import NOTHING, count, counted, duration, rate, size
+from shardfun.cli.rates import Rates
+from shardfun.model.status import NodeStatus, ShardStatus
+
+STATE_STYLES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "running": "green",
+        "ready": "green",
+        "finished": "green",
+        "starting": "yellow",
+        "restoring": "yellow",
+        "recovering": "yellow",
+        "finishing": "yellow",
+        "stopping": "yellow",
+        "stopped": "yellow",
+        "dead": "red",
+    }
+)
+BAR_WIDTH: Final = 30
+
+
+def node_view(status: NodeStatus, rates: Rates | None = None) -> RenderableType:
+    """Everything about a node: figures, then a row for each shard.
+
+    Args:
+        rates: without them the columns of rates are left out (one status alone has no rate).
+    """
+    return Group(_headline(status), _figures(status, rates), _shards(status, rates))
+
+
+def node_line(status: NodeStatus, rates: Rates) -> str:
+    """The same on one line, for logs and pipes."""
+    parts = [
+        f"{status.name} {status.state}",
+        f"records {_records(status)} ({rate(rates.records)})",
+        f"invocations {count(status.invocations)} ({rate(rates.invocations)})",
+        f"published {count(status.published)}",
+        f"checkpoint {_checkpoint(status)}",
+    ]
+    if status.dead_letters:
+        parts.append(counted(status.dead_letters, "dead letter"))
+    if status.recoveries:
+        parts.append(counted(status.recoveries, "recovery", "recoveries"))
+    if down := [f"shard {shard.shard} {shard.state}" for shard in status.shards if shard.state not in ("running", "ready")]:
+        parts.append(", ".join(down))
+    return "  ".join(parts)
+
+
+def _headline(status: NodeStatus) -> Text:
+    return Text.assemble(
+        (status.name, "bold"),
+        "  ",
+        (status.state, STATE_STYLES.get(status.state, "")),
+        f"  {status.app}  pid {status.pid}  up {duration(status.uptime_s)}  incarnation {status.incarnation}",
+    )
+
+
+def _figures(status: NodeStatus, rates: Rates | None) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(justify="right")
+    table.add_column(justify="right")
+    table.add_column()
+    records, invocations, published = (
+        ("", "", "") if rates is None else map(rate, (rates.records, rates.invocations, rates.published))
+    )
+    table.add_row("records in", _records(status), records, _bar(status))
+    table.add_row("invocations", count(status.invocations), invocations, "")
+    table.add_row("egress out", count(status.published), published, _waiting(status))
+    table.add_row("checkpoint", status.checkpoint.name, "", _checkpoint_figures(status))
+    if status.dead_letters:
+        hint = f"see: shardfun inspect {status.data_dir} --dead-letters (once the node has stopped)"
+        table.add_row("dead letters", Text(count(status.dead_letters), "red"), "", Text(hint))
+    if status.recoveries:
+        table.add_row("recoveries", count(status.recoveries), "", Text(_recovery(status)))
+    return table
+
+
+def _shards(status: NodeStatus, rates: Rates | None) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("shard", justify="right")
+    table.add_column("state")
+    for name in ("pid", "restarts", "invocations", *(["inv/s"] if rates else []), "backlog", "memory"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for shard in status.shards:
+        speed = [rate(rates.shard(shard.shard))] if rates else []
+        table.add_row(
+            str(shard.shard),
+            Text(shard.state, STATE_STYLES.get(shard.state, "")),
+            str(shard.pid or NOTHING),
+            str(shard.restarts),
+            count(shard.invocations),
+            *speed,
+            count(shard.backlog),
+            size(shard.resident_bytes) if shard.resident_bytes else NOTHING,
+            Text(_remark(shard)),
+        )
+    return table
+
+
+def _records(status: NodeStatus) -> str:
+    if status.records_total is None:
+        return count(status.records_in)
+    return f"{count(status.records_in)} of {count(status.records_total)}"
+
+
+def _bar(status: NodeStatus) -> RenderableType:
+    total = status.records_total
+    return "" if not total else ProgressBar(total=total, completed=min(status.records_in, total), width=BAR_WIDTH)
+
+
+def _waiting(status: NodeStatus) -> str:
+    waiting = status.emitted - status.published
+    return f"{count(waiting)} wait for their checkpoint" if waiting > 0 else ""
+
+
+def _checkpoint(status: NodeStatus) -> str:
+    last = status.checkpoint
+    if not last.checkpoint:
+        return last.name
+    return f"{last.name} ({duration(last.age_s)} ago, took {duration(last.duration_ms / 1000)})"
+
+
+def _checkpoint_figures(status: NodeStatus) -> str:
+    last = status.checkpoint
+    if not last.checkpoint:
+        return ""
+    aborted = f", {count(last.aborted)} aborted" if last.aborted else ""
+    return (
+        f"{duration(last.age_s)} ago, took {duration(last.duration_ms / 1000)}, {size(last.bytes)}; "
+        f"{count(last.completed)} complete{aborted}"
+    )
+
+
+def _recovery(status: NodeStatus) -> str:
+    took = "" if status.last_recovery_ms is None else f"the last took {duration(status.last_recovery_ms / 1000)}"
+    return "; ".join(part for part in (took, status.last_fault) if part)
+
+
+def _remark(shard: ShardStatus) -> str:
+    return f"in {shard.running}" if shard.running else ""

@@ -1,0 +1,334 @@
+"""What a data directory holds, as values: for ``shardfun inspect``, and without the application.
+
+Reads only. While a node runs, its stores change under the reader; then only what is written whole can be told: manifests and
+the sizes of files. Stored values are CBOR maps with the names of fields, so no class of the application is needed.
+"""
+
+from __future__ import annotations
+
+import base64
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import cbor2
+import msgspec
+
+from shardfun.cli.store_view import is_locked, open_store_view
+from shardfun.core.function import DEAD_LETTER_KIND, STATE_KIND, state_key
+from shardfun.errors import ConfigurationError, CorruptionError, DirectoryInUseError, StorageError
+from shardfun.model.address import Address
+from shardfun.model.delta import checkpoint_name
+from shardfun.model.keyspace import owner_of, slot_of
+from shardfun.state.directory import _INCARNATION_FORM, DataDirectory, JobIdentity
+from shardfun.state.files import read_checked
+from shardfun.state.manifest import Manifest
+from shardfun.state.store import LevelDBStore
+
+_KIND: Final = slice(2, 3)  # of a key, after the slot
+
+
+class StoredCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One manifest.
+
+    Args:
+        created_at: unix seconds.
+        bytes: of all shards' deltas; ``records``: keys changed by them.
+        damage: why it cannot be read; then the rest is not known.
+    """
+
+    checkpoint: int
+    name: str
+    created_at: float = 0.0
+    bytes: int = 0
+    records: int = 0
+    figures: dict[str, int] = {}
+    damage: str = ""
+
+
+class ShardFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """The files of one shard."""
+
+    shard: int
+    leveldb_bytes: int
+    delta_bytes: int
+    deltas: int
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that was parked, and why."""
+
+    target: str
+    sender: str | None
+    reason: str
+    attempts: int
+    checkpoint: str
+    time: float
+    payload_type: str
+    payload: Any
+    traceback: str = ""
+
+
+class Overview(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be told without opening a store, running node or not."""
+
+    data_dir: str
+    app: str
+    job: str
+    shards: int
+    incarnation: int | None
+    in_use: str
+    """Who has the data open; empty if nobody."""
+    checkpoints: list[StoredCheckpoint]
+    """The newest first."""
+    positions: dict[str, list[Any]]
+    """Of the newest checkpoint: for each ingress, one position per partition."""
+    files: list[ShardFiles]
+
+
+class Contents(msgspec.Struct, frozen=True, kw_only=True):
+    """What is in the stores, as of the newest complete checkpoint."""
+
+    checkpoint: str
+    addresses: dict[str, int]
+    """How many have stored state, by typename."""
+    dead_letters: int
+    letters: list[DeadLetter]
+    """The newest first; as many as were asked for."""
+
+
+class StoredState(msgspec.Struct, frozen=True, kw_only=True):
+    """One address; ``state`` is ``None`` if nothing is stored for it."""
+
+    address: str
+    checkpoint: str
+    shard: int
+    slot: int
+    state: dict[str, Any] | None
+
+
+class StoredNode:
+    """A data directory that is looked at.
+
+    Raises:
+        ConfigurationError: it is none, or was never used.
+        CorruptionError: it is damaged where it says whose it is.
+        StorageError: it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._data = DataDirectory(path)
+        identity = self._data.identity() if path.is_dir() else None
+        if identity is None:
+            raise ConfigurationError(
+                f"{path}: expected a data directory of shardfun, but there is none; has the node ever been started?"
+            )
+        self._identity: JobIdentity = identity
+
+    # ---- without opening a store -----------------------------------------------------------------------------------------
+    def overview(self) -> Overview:
+        """What can always be told."""
+        checkpoints = [self._checkpoint(checkpoint) for checkpoint in self._data.manifests.checkpoints()]
+        newest = self._newest() if checkpoints and not checkpoints[0].damage else None
+        return Overview(
+            data_dir=str(self._data.path),
+            app=self._identity.app,
+            job=self._identity.job,
+            shards=self._identity.shards,
+            incarnation=self._incarnation(),
+            in_use=self.in_use(),
+            checkpoints=checkpoints,
+            positions={} if newest is None else {name: list(map(plain, each)) for name, each in newest.ingress.items()},
+            files=[self._files(shard) for shard in range(self._identity.shards)],
+        )
+
+    def in_use(self) -> str:
+        """Who has the data open, for people; empty if nobody."""
+        if is_locked(self._data.path / "lock", by_flock=True):
+            node = self._data.read_node()
+            return "a node runs here" + ("" if node is None else f" (pid {node.pid})")
+        for shard in range(self._identity.shards):
+            if is_locked(self._data.shard(shard) / "leveldb" / "LOCK", by_flock=False):
+                return f"a process of an earlier run still has LevelDB of shard {shard} locked"
+        return ""
+
+    def _checkpoint(self, checkpoint: int) -> StoredCheckpoint:
+        name = checkpoint_name(checkpoint)
+        try:
+            manifest = self._data.manifests.read(checkpoint)
+        except CorruptionError as error:
+            return StoredCheckpoint(checkpoint=checkpoint, name=name, damage=str(error))
+        return StoredCheckpoint(
+            checkpoint=checkpoint,
+            name=name,
+            created_at=manifest.created_at,
+            bytes=sum(delta.size_bytes for delta in manifest.shards),
+            records=sum(delta.records for delta in manifest.shards),
+            figures=manifest.figures,
+        )
+
+    def _newest(self) -> Manifest | None:
+        """The manifest that a start would go on from.
+
+        Raises:
+            CorruptionError: it is damaged.
+        """
+        checkpoints = self._data.manifests.checkpoints()
+        return self._data.manifests.read(checkpoints[0]) if checkpoints else None
+
+    def _incarnation(self) -> int | None:
+        content = read_checked(self._data.path / "incarnation", _INCARNATION_FORM)
+        value = None if content is None else decoded(content, "the incarnation file")
+        return value if isinstance(value, int) else None
+
+    def _files(self, shard: int) -> ShardFiles:
+        folder = self._data.shard(shard)
+        deltas = _sizes(folder / "deltas")
+        return ShardFiles(
+            shard=shard, leveldb_bytes=sum(_sizes(folder / "leveldb")), delta_bytes=sum(deltas), deltas=len(deltas)
+        )
+
+    # ---- from the stores -------------------------------------------------------------------------------------------------
+    def contents(self, letters: int | None, *, on_shard: Callable[[int], None] = lambda _: None) -> Contents:
+        """Count what is stored, and fetch dead letters.
+
+        Args:
+            letters: at most so many, the newest; ``None``: all.
+            on_shard: called with each shard before it is read, which may take long.
+
+        Raises:
+            DirectoryInUseError: a node runs there.
+            CorruptionError: a start of the node would be refused.
+            StorageError: something cannot be read.
+        """
+        addresses: Counter[str] = Counter()
+        parked: list[tuple[bytes, bytes]] = []
+        dead = 0
+        newest = self._newest_unused()
+        for shard in range(self._identity.shards):
+            on_shard(shard)
+            with self._store(shard, newest) as store:
+                for key, value in store.scan():
+                    kind = key[_KIND]
+                    if kind == STATE_KIND:
+                        addresses[key[3:].partition(b"\0")[0].decode(errors="replace")] += 1
+                    elif kind == DEAD_LETTER_KIND:
+                        dead += 1
+                        parked.append((key[3:], value))  # after slot and kind: checkpoint and number, which tell the order
+                        if letters is not None and len(parked) >= 2 * letters + 1000:
+                            parked = heapq.nlargest(letters, parked)
+        wanted = sorted(parked, reverse=True)[:letters]
+        return Contents(
+            checkpoint=_name(newest),
+            addresses=dict(sorted(addresses.items())),
+            dead_letters=dead,
+            letters=[_letter(value) for _, value in wanted],
+        )
+
+    def state_of(self, address: Address) -> StoredState:
+        """The stored state of one address.
+
+        Raises:
+            DirectoryInUseError: a node runs there.
+            CorruptionError: a start of the node would be refused.
+            StorageError: something cannot be read.
+        """
+        newest = self._newest_unused()
+        shard = owner_of(address.id, self._identity.shards)
+        with self._store(shard, newest) as store:
+            value = store.get(state_key(*address))
+        state = None if value is None else plain(decoded(value, f"the state of {address}"))
+        return StoredState(address=str(address), checkpoint=_name(newest), shard=shard, slot=slot_of(address.id), state=state)
+
+    @contextmanager
+    def _store(self, shard: int, newest: Manifest | None) -> Iterator[LevelDBStore]:
+        """A node that is started meanwhile is not hindered. It makes the view fail, or not, but never wrong."""
+        try:
+            with open_store_view(self._data.shard(shard), self._identity, shard, newest) as store:
+                yield store
+        except StorageError as error:
+            if reason := self.in_use():
+                raise self._in_use_error(reason) from error
+            raise
+
+    def _newest_unused(self) -> Manifest | None:
+        if reason := self.in_use():
+            raise self._in_use_error(reason)
+        return self._newest()
+
+    def _in_use_error(self, reason: str) -> DirectoryInUseError:
+        return DirectoryInUseError(
+            f"{self._data.path}: {reason}, so LevelDB is locked; stop it to look at stored state, or ask it with 'shardfun status'"
+        )
+
+
+def plain(value: Any) -> Any:
+    """A decoded CBOR value as JSON knows it. Bytes that are UTF-8 become text, others ``{"base64": ...}``."""
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case bytes():
+            try:
+                return value.decode()
+            except UnicodeDecodeError:
+                return {"base64": base64.b64encode(value).decode()}
+        case Mapping():
+            return {key if isinstance(key, str) else str(plain(key)): plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [plain(item) for item in value]
+        case _:
+            return str(value)
+
+
+def decoded(raw: bytes, what: str) -> Any:
+    """A stored CBOR value.
+
+    Raises:
+        CorruptionError: it is none.
+    """
+    try:
+        return cbor2.loads(raw)
+    except Exception as error:  # CBOR's semantic tags raise what they like
+        raise CorruptionError(f"{what} is damaged: {error!r:.200}") from error
+
+
+def _letter(raw: bytes) -> DeadLetter:
+    letter = decoded(raw, "a dead letter")
+    try:
+        sender = letter["sender"]
+        return DeadLetter(
+            target=str(Address(*letter["target"])),
+            sender=None if sender is None else str(Address(*sender)),
+            reason=str(letter["reason"]),
+            attempts=int(letter["attempts"]),
+            checkpoint=checkpoint_name(letter["checkpoint"]),
+            time=float(letter["time"]),
+            payload_type=str(letter["payload_type"]),
+            payload=plain(letter["payload"]),
+            traceback=str(letter["traceback"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptionError(f"a dead letter is damaged: {error!r:.200}") from error
+
+
+def _name(manifest: Manifest | None) -> str:
+    return checkpoint_name(0 if manifest is None else manifest.checkpoint)
+
+
+def _sizes(folder: Path) -> list[int]:
+    """The sizes of the files in a folder; those that go away meanwhile count as nothing."""
+    sizes = []
+    try:
+        for entry in folder.iterdir():
+            try:
+                sizes.append(entry.stat().st_size)
+            except FileNotFoundError:
+                continue
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot list: {error.strerror}; check owner and mode of the folder") from error
+    return sizes
