@@ -75,6 +75,14 @@ class Database:
         except OSError as error:
             raise storage_error("read", path, error) from error
 
+    @property
+    def has_strays(self) -> bool:
+        """Whether there are files of a database that lost its ``CURRENT``: a new one in this place would read them as its own."""
+        try:
+            return any(self.path.iterdir())
+        except OSError as error:
+            raise storage_error("list", self.path, error) from error
+
     def open(self, *, paranoid: bool) -> None:
         """Open, and create what does not exist."""
         options = self._options

@@ -15,6 +15,7 @@ LevelDB's own repair is never used: it drops what it cannot read.
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 import struct
@@ -235,7 +236,8 @@ class LevelDBStore:
         free = free_bytes(self._deltas)
         if self._database.is_open and free < needed:
             raise StorageError(
-                f"{self._database.path}: expected {needed} bytes of free disk to go on after a failed write, got {free}: free some space"
+                f"{self._database.path}: expected {needed} bytes of free disk to go on after a failed write, got {free}: free some space",
+                errno=errno.ENOSPC,
             )
         with self._database.exclusive:
             try:
@@ -249,7 +251,7 @@ class LevelDBStore:
         """The first rung of the ladder."""
         self._database.close()
         self._damage = None
-        if not self._database.exists and self._flushed != BEGINNING:
+        if not self._database.exists and (self._flushed != BEGINNING or self._database.has_strays):
             self._damage = f"{self._database.path}: the database is missing"
             return
         try:
