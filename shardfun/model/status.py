@@ -11,7 +11,7 @@ class ShardStatus(msgspec.Struct, frozen=True, kw_only=True):
     shard: int
     pid: int
     state: str
-    """``starting``, ``restoring``, ``ready``, ``running`` or ``dead``."""
+    """``starting``, ``restoring``, ``ready``, ``running``, ``finished`` or ``dead``."""
     incarnation: int = 0
     applied: int = 0
     restarts: int = 0

@@ -66,6 +66,7 @@ GC_THRESHOLDS = (
 FREEZE_EVERY_BYTES = 64 << 20
 APPLY_RETRIES = 3
 APPLY_RETRY_S = 1.0
+LAST_FIGURES_S = 0.03  # nng sends in the background; the last figures should arrive before the process is gone
 LAST_WORDS_S = 5.0  # time for a fatal message to arrive; the supervisor ends the process when it has it
 
 log = structlog.get_logger("shardfun.shard")
@@ -133,6 +134,8 @@ class ShardProcess:
                     await trio.lowlevel.checkpoint()
                 else:
                     await self._park()
+            self.send(self.sample())
+            await trio.sleep(LAST_FIGURES_S)
             nursery.cancel_scope.cancel()
         if self._egress is not None:
             self._egress.close()

@@ -53,7 +53,7 @@ from shardfun.state.directory import DataDirectory, JobIdentity, NodeRecord
 from shardfun.state.manifest import MANIFEST_FORMAT, Manifest, ShardDelta
 from shardfun.supervisor.leftovers import RUNTIME_PREFIX, clean_up, mark_of
 from shardfun.supervisor.pool import Pool, ShardHandle
-from shardfun.supervisor.status import checkpoint_status, node_state, shard_status
+from shardfun.supervisor.status import checkpoint_status, finished_status, node_state, shard_status
 
 TICK_S = 0.25
 DISK_JOBS_MAX = 100
@@ -80,7 +80,7 @@ class Supervisor:
         self._pool: Pool | None = None
         self._serving: dict[int, ShardHandle] = {}
         self._filling: set[int] = set()
-        self._finished_shards: set[int] = set()
+        self._finished_shards: dict[int, ShardHandle] = {}
         self._nursery: trio.Nursery | None = None
         self._end = trio.Event()
         self._tick_now = trio.Event()
@@ -210,7 +210,7 @@ class Supervisor:
                     )
                 case Finished(ended):
                     self._ended = ended
-                    self._finished_shards = set()
+                    self._finished_shards = {}
                 case _:
                     assert_never(effect)
         self._tick_now.set()
@@ -324,14 +324,14 @@ class Supervisor:
             return
         del self._serving[shard]
         if coordinator.state is State.FINISHING and handle.process.returncode == 0:
-            self._finished_shards.add(shard)
+            self._finished_shards[shard] = handle
             if len(self._finished_shards) == self.config.shards:
                 self._outcome = "finished" if self._ended else "stopped"
                 self._end.set()
             return
         for finished in sorted(self._finished_shards):
             coordinator.membership.change(finished, Change.DIE)
-        self._finished_shards = set()
+        self._finished_shards = {}
         reason = f"shard {shard} died ({handle.exit_text()})"
         log.warning(f"{reason}, recovering", checkpoint=checkpoint_name(coordinator.complete), pid=handle.pid)
         coordinator.failure(shard, reason, trio.current_time())
@@ -398,7 +398,12 @@ class Supervisor:
         if coordinator is None:
             coordinator = Coordinator(config.shards, Timing(), 0, [b""] * config.shards, "0" * 8)
         now = trio.current_time()
-        shards = [shard_status(shard, self._serving.get(shard), coordinator, now) for shard in range(config.shards)]
+        shards = [
+            finished_status(shard, self._finished_shards[shard], coordinator, now)
+            if shard in self._finished_shards
+            else shard_status(shard, self._serving.get(shard), coordinator, now)
+            for shard in range(config.shards)
+        ]
         statistics = coordinator.statistics
         last_recovery = statistics.last_recovery if statistics.recoveries else None
         return NodeStatus(

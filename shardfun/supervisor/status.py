@@ -59,6 +59,11 @@ def shard_status(shard: int, handle: ShardHandle | None, coordinator: Coordinato
     )
 
 
+def finished_status(shard: int, handle: ShardHandle, coordinator: Coordinator, now: float) -> ShardStatus:
+    """A shard that has published everything and ended: the last figures it sent."""
+    return msgspec.structs.replace(shard_status(shard, handle, coordinator, now), state="finished", pid=0, resident_bytes=0)
+
+
 def checkpoint_status(coordinator: Coordinator, now: float) -> CheckpointStatus:
     """The last complete checkpoint."""
     statistics = coordinator.statistics
