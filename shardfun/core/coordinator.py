@@ -277,8 +277,7 @@ class Coordinator:
             self.effects.append(Send(member, Start(self.incarnation, peers)))
         self._move(Event.ALL_READY)
         self._changed = True
-        self._not_before = now + self._timing.interval
-        self._triggered_at = now
+        self._not_before = self._triggered_at = now  # the first checkpoint at once: a further failure then costs less work
         if self.statistics.recovery_started_at is not None:
             self.statistics.last_recovery = now - self.statistics.recovery_started_at
             self.statistics.recovery_started_at = None

@@ -11,6 +11,7 @@ A pair socket takes one peer. A pipe that goes away is never taken up again: for
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from pynng._nng import ffi, lib
 
 from shardfun.errors import ChannelLossError, ProtocolError, UnavailableError
 from shardfun.model.frames import FRAME_BYTES_MAX
+
+logging.getLogger("pynng").setLevel(logging.WARNING)  # it has a debug line for every pipe, from its own threads
 
 RECONNECT_MS = 5
 SEND_BUFFER_MAX = 8192  # nng's own limit

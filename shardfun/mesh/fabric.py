@@ -40,22 +40,29 @@ class Fabric:
     """The channels of ``shard`` to all its peers.
 
     Args:
-        on_loss: called from a thread of nng with the number of a peer whose pipe is gone.
+        wake: called from a thread of nng when a peer's pipe is gone, after ``lost_peer`` was set.
     """
 
-    def __init__(self, shard: int, shards: int, nonce: str, endpoint: Endpoint, on_loss: Callable[[int], None]) -> None:
+    def __init__(self, shard: int, shards: int, nonce: str, endpoint: Endpoint, wake: Callable[[], None]) -> None:
         self.nonce = nonce
         self.shard = shard
         self.channels: dict[int, Channel] = {}
+        self.lost_peer: int | None = None
+        """A peer whose pipe is gone; of several any one will do. Here, so that a late call for an old fabric means nothing."""
         self._greeted: set[int] = set()
+        self._wake = wake
         for peer in range(shards):
             if peer != shard:
-                self.channels[peer] = Channel(endpoint.buffer_frames, lambda peer=peer: on_loss(peer))  # type: ignore[misc]
+                self.channels[peer] = Channel(endpoint.buffer_frames, lambda peer=peer: self._on_loss(peer))  # type: ignore[misc]
         self.listening = {
             peer: channel.listen(endpoint.url(f"m-{nonce}-{shard}-{peer}"))
             for peer, channel in self.channels.items()
             if peer > shard
         }
+
+    def _on_loss(self, peer: int) -> None:
+        self.lost_peer = peer
+        self._wake()
 
     def connect(self, peers: dict[int, str], hello: bytes) -> None:
         """Dial those that listen, and greet everybody."""

@@ -106,7 +106,6 @@ class ShardProcess:
         self._running = False
         self._finishing = False
         self._done = False
-        self._lost_peer: int | None = None
         self._changed_reported_for = -1
         self._urgent_reported_for = -1
         self._frozen_at_bytes = 0
@@ -159,8 +158,8 @@ class ShardProcess:
                 if isinstance(error, CorruptionError):
                     raise
                 self._fatal(error)
-            if self._lost_peer is not None:
-                self._report_loss("the connection is gone", self._lost_peer)
+            if self._fabric is not None and self._fabric.lost_peer is not None:
+                self._report_loss("the connection is gone", self._fabric.lost_peer)
             self._report_changed()
             if self._finishing and self._egress is not None and self._egress.drained:
                 self._done = True
@@ -226,7 +225,6 @@ class ShardProcess:
         self._context.incarnation = message.incarnation
         self._context.checkpoint = message.complete
         self._loop = None
-        self._lost_peer = None
         if self._fabric is not None:
             for channel in self._fabric.channels.values():
                 self._unwatch(channel)
@@ -284,7 +282,7 @@ class ShardProcess:
         flow = self._config.flow
         try:
             ingress = Ingress(core, self._readers, flow.ingress_batch, flow.backlog_high, flow.backlog_low)
-            fabric = Fabric(core.identity.shard, core.identity.shards, self._reset.nonce, self._endpoint, self._on_pipe_lost)
+            fabric = Fabric(core.identity.shard, core.identity.shards, self._reset.nonce, self._endpoint, self._completions.wake)
         except ShardfunError as error:
             self._fatal(error)
             return
@@ -303,11 +301,6 @@ class ShardProcess:
         self._frozen_at_bytes = self._core.table.cached_bytes
 
     # ---- losses, failures, news -----------------------------------------------------------------------------------------
-    def _on_pipe_lost(self, peer: int) -> None:
-        """From a thread of nng. Of several losses any one will do."""
-        self._lost_peer = peer
-        self._completions.wake()
-
     def _report_loss(self, reason: str, peer: int) -> None:
         """The incarnation is over for this shard; the supervisor will send ``Reset``."""
         assert self._core is not None
@@ -315,7 +308,6 @@ class ShardProcess:
             self._running = False
             log.info("channel lost", peer=peer, reason=reason)
             self.send(Loss(self._core.incarnation, peer, reason))
-        self._lost_peer = None
 
     def _report_changed(self) -> None:
         core = self._core

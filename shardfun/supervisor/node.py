@@ -57,6 +57,7 @@ from shardfun.supervisor.status import checkpoint_status, finished_status, node_
 
 TICK_S = 0.25
 DISK_JOBS_MAX = 100
+LOSS_GRACE_S = 0.05
 
 log = structlog.get_logger("shardfun.supervisor")
 
@@ -231,6 +232,7 @@ class Supervisor:
             self._perform()
 
     def _incarnation_raised(self, incarnation: int) -> None:
+        log.debug("incarnation raised", incarnation=incarnation)
         assert self._coordinator is not None
         self._coordinator.incarnation_raised(incarnation)
 
@@ -264,6 +266,7 @@ class Supervisor:
         assert self._coordinator is not None
         handle = await self._pool.acquire()
         handle.shard = shard
+        log.debug("process assigned", shard=shard, pid=handle.pid)
         handle.heard_at = trio.current_time()
         self._serving[shard] = handle
         self._filling.discard(shard)
@@ -282,6 +285,7 @@ class Supervisor:
             return
         match message:
             case Ready():
+                log.debug("shard ready", shard=shard, incarnation=message.incarnation)
                 coordinator.on_ready(shard, message, now)
                 if coordinator.state is State.IDLE and coordinator.statistics.last_recovery is not None:
                     self._log_running()
@@ -292,14 +296,24 @@ class Supervisor:
                 log.warning("checkpoint aborted", shard=shard, reason=message.reason)
             case Applied():
                 coordinator.on_applied(shard, message, now)
+                if self._pool is not None and coordinator.state is State.IDLE:
+                    self._pool.release_spares()
             case Changed():
                 coordinator.on_changed(message)
             case Loss():
-                coordinator.on_loss(message, now)
+                assert self._nursery is not None
+                self._nursery.start_soon(self._on_loss, message)
             case Heartbeat() | Warm():
                 pass
             case _:
                 assert_never(message)
+        self._perform()
+
+    async def _on_loss(self, message: Loss) -> None:
+        """A broken channel is mostly the first sign of a death: wait for that, or the world would be reset twice."""
+        await trio.sleep(LOSS_GRACE_S)
+        assert self._coordinator is not None
+        self._coordinator.on_loss(message, trio.current_time())
         self._perform()
 
     def _log_running(self) -> None:
@@ -334,6 +348,8 @@ class Supervisor:
         self._finished_shards = {}
         reason = f"shard {shard} died ({handle.exit_text()})"
         log.warning(f"{reason}, recovering", checkpoint=checkpoint_name(coordinator.complete), pid=handle.pid)
+        assert self._pool is not None
+        self._pool.hold_spares()
         coordinator.failure(shard, reason, trio.current_time())
         limit = self.config.supervision.restarts_without_checkpoint
         if coordinator.membership.deaths_without_checkpoint > limit:

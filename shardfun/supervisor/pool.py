@@ -133,6 +133,7 @@ class Pool:
         self._spawn_failures = 0
         self._nursery: trio.Nursery | None = None
         self._closing = False
+        self._spares_held = False
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the processes until cancelled; then every one is killed and reaped (see ``_live``)."""
@@ -140,6 +141,16 @@ class Pool:
             self._nursery = nursery
             task_status.started()
             await trio.sleep_forever()
+
+    def hold_spares(self) -> None:
+        """Start no new spare for now: importing an application takes the processor from shards that are recovering."""
+        self._spares_held = True
+
+    def release_spares(self) -> None:
+        """The node is well: have spares again."""
+        if self._spares_held:
+            self._spares_held = False
+            self._fill()
 
     async def acquire(self) -> ShardHandle:
         """A warm process, out of the pool: a waiting spare, or the next one to become warm."""
@@ -156,7 +167,8 @@ class Pool:
     def _fill(self) -> None:
         """Start processes until everybody who waits gets one and the spares are there."""
         assert self._nursery is not None
-        missing = self._wanted + self._config.supervision.spares - len(self._warm) - self._starting
+        spares = 0 if self._spares_held else self._config.supervision.spares
+        missing = self._wanted + spares - len(self._warm) - self._starting
         for _ in range(max(0, missing)):
             self._starting += 1
             self._nursery.start_soon(self._live)
