@@ -24,7 +24,7 @@ from shardfun.model.address import Address, parse_address
 LETTERS_SHOWN: Final = 10
 """Dead letters in the overview, unless ``--limit`` says otherwise."""
 PAYLOAD_SHOWN: Final = 400
-PIPE_WIDTH: Final = 160
+PIPE_WIDTH: Final = 1000
 EXIT_NOT_STORED: Final = 1
 
 DESCRIPTION: Final = """\

@@ -48,7 +48,7 @@ COMMANDS: Final = {
     "status": Command("shardfun.cli.status", "ask a running node how it is"),
     "inspect": Command("shardfun.cli.inspect", "look at what a stopped node has stored"),
     "simulate": Command("shardfun.cli.simulate", "test the protocol in a simulated world, under faults, by seed"),
-    "bench": Command("shardfun.cli.bench", "measure throughput, latency and recovery on this machine"),
+    "bench": Command("shardfun.cli.bench", "measure throughput and recovery on this machine"),
 }
 
 

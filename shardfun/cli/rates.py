@@ -1,7 +1,7 @@
 """How fast counters move, from what a node says of itself now and then.
 
-Over a sliding window, since figures of shards arrive in steps. A recovery turns counters back: what is processed again after it is
-real work, so the window starts anew there instead of showing a negative rate.
+Over a sliding window, since figures of shards arrive in steps. A recovery turns counters back, and until every shard has reported
+from the new incarnation their sum means nothing: the window starts anew after that, instead of showing a leap or a negative rate.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ class Rates:
             "published": status.published,
             **{f"shard {shard.shard}": shard.invocations for shard in status.shards},
         }
+        if any(shard.incarnation != status.incarnation for shard in status.shards):
+            self._samples.clear()
+            return
         if self._samples and any(counters.get(name, 0) < before for name, before in self._samples[-1].counters.items()):
             self._samples.clear()
         self._samples.append(_Sample(now, counters))

@@ -12,7 +12,7 @@ import msgspec
 from shardfun.cli.places import data_directory_of
 
 QUERY_TIMEOUT_S: Final = 2.0
-PIPE_WIDTH: Final = 160
+PIPE_WIDTH: Final = 1000
 """Columns of a table that goes to no terminal: wide enough that nothing is cut."""
 
 DESCRIPTION: Final = """\
