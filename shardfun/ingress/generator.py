@@ -17,8 +17,11 @@ from shardfun.errors import IngressError
 from shardfun.ingress.pace import Pace
 from shardfun.ports import IngressBatch, Partition
 
-MAX_IDS = 1_000_000
-"""Distinct ids at most: they are made once and kept (about 60 bytes each)."""
+MAX_IDS = 1 << 32
+"""Distinct ids at most."""
+
+KEPT_IDS = 100_000
+"""Up to so many ids are made once and kept (about 60 bytes each); of more, each is made when its event is."""
 
 GOLDEN = 0.618_033_988_749_895
 """Neighbouring events are this part of all ids apart, so that any stretch of events spreads evenly over the ids."""
@@ -65,6 +68,7 @@ class GeneratorIngress:
             "partitions": partition.count,
         }
         self._cycle: list[str] = []
+        self._walk = _walk_over_ids(options, partition)
         self._index = 0
         self._pace = Pace(None)
         self._wake_at: float | None = None
@@ -78,7 +82,8 @@ class GeneratorIngress:
         if position is not None:
             self._check_identity(position)
         self._index = 0 if position is None else position["index"]
-        self._cycle = _cycle_of_ids(self._options, self._partition)
+        if self._options.ids <= KEPT_IDS:
+            self._cycle = self._made_ids(0, self._options.ids)
         rate = self._options.rate
         self._pace = Pace(None if rate is None else rate / self._partition.count)
         self._wake_at = None
@@ -115,12 +120,20 @@ class GeneratorIngress:
         self._cycle = []
 
     def _ids(self, events: int) -> list[str]:
-        """The ids of the next events: slices of one list that was made once cost a few nanoseconds an event."""
+        """The ids of the next events. Slices of one list that was made once cost a few nanoseconds an event."""
+        if not self._cycle:
+            return self._made_ids(self._index, events)
         start = self._index % len(self._cycle)
         ids = self._cycle[start : start + events]
         while len(ids) < events:
             ids += self._cycle[: events - len(ids)]
         return ids
+
+    def _made_ids(self, first: int, events: int) -> list[str]:
+        """The ids of ``events`` events from event ``first``; event ``i`` has ``(offset + i * stride) % ids``."""
+        ids, prefix, (offset, stride) = self._options.ids, self._options.prefix, self._walk
+        start = offset + first * stride
+        return [f"{prefix}{number % ids}" for number in range(start, start + events * stride, stride)]
 
     def _check_identity(self, position: Any) -> None:
         stored = position["options"]
@@ -144,8 +157,8 @@ def _share(count: int | None, partition: Partition) -> int | None:
     return count // partition.count + (partition.index < count % partition.count)
 
 
-def _cycle_of_ids(options: GeneratorOptions, partition: Partition) -> list[str]:
-    """All ids, in the order in which one partition goes round them: event ``i`` has ``(offset + i * stride) % ids``.
+def _walk_over_ids(options: GeneratorOptions, partition: Partition) -> tuple[int, int]:
+    """Offset and stride with which one partition goes round the ids.
 
     A stride coprime to the number of ids touches every id once in each round.
     """
@@ -154,4 +167,4 @@ def _cycle_of_ids(options: GeneratorOptions, partition: Partition) -> list[str]:
     stride = max(1, (int(ids * GOLDEN) + crc32(f"{options.seed}".encode()) % max(1, ids // 16)) % ids)
     while gcd(stride, ids) != 1:
         stride += 1
-    return [f"{options.prefix}{(offset + event * stride) % ids}" for event in range(ids)]
+    return offset, stride

@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol, TextIO
 import msgspec
 import structlog
 
+from shardfun.model.delta import checkpoint_name
 from shardfun.telemetry.files import LogFile, LogStream
 from shardfun.telemetry.redaction import redacted
 
@@ -199,7 +200,7 @@ def _add_log_context(_logger: Any, _method: str, event: MutableMapping[str, Any]
         for name in ("shard", "incarnation", "checkpoint"):
             value = getattr(context, name)
             if value is not None:
-                event.setdefault(name, value)
+                event.setdefault(name, checkpoint_name(value) if name == "checkpoint" else value)
     return event
 
 

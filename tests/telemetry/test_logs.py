@@ -108,14 +108,14 @@ async def test_children_see_what_the_owner_of_the_context_learns_later(stream: i
         context = open_log_context(shard=3)
         nursery.start_soon(child)
         await trio.testing.wait_all_tasks_blocked()
-        context.incarnation, context.checkpoint = 2, 41
+        context.incarnation, context.checkpoint = 2, (2 << 32) | 41
         structlog.get_logger().info("owner", checkpoint=7)
         await trio.to_thread.run_sync(structlog.get_logger().info, "thread")
         go.set()
     owner, thread, late = _lines(stream)
     assert (owner["shard"], owner["incarnation"], owner["checkpoint"]) == (3, 2, 7)
-    assert (thread["shard"], thread["incarnation"], thread["checkpoint"]) == (3, 2, 41)
-    assert (late["shard"], late["incarnation"], late["checkpoint"]) == (3, 2, 41)
+    assert (thread["shard"], thread["incarnation"], thread["checkpoint"]) == (3, 2, "2.41")
+    assert (late["shard"], late["incarnation"], late["checkpoint"]) == (3, 2, "2.41")
 
 
 def test_the_standard_library_ends_up_here(stream: io.StringIO) -> None:
