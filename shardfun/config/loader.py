@@ -46,7 +46,7 @@ def load_config(path: str | Path, *, overrides: Sequence[str] = (), environ: Map
         with path.open("rb") as file:
             data = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
-        raise ConfigurationError(f"{path}: expected a TOML configuration file, but {error.strerror or error}") from error
+        raise ConfigurationError(f"{path}: expected a TOML configuration file, got: {error.strerror or error}") from error
     if len(data) > FILE_BYTES_MAX:
         raise ConfigurationError(f"{path}: expected a configuration of at most {FILE_BYTES_MAX} bytes, but it is larger")
     try:

@@ -271,18 +271,24 @@ class ShardProcess:
         core = ShardCore(self._identity, start, program, self._limits, self._store.get, previous)
         self._core = core
         self._changed_reported_for = self._urgent_reported_for = -1
-        self._egress.attach(core, lambda: self._ready(core))
-
-    def _ready(self, core: ShardCore) -> None:
-        """Store and sinks are where the checkpoint says: open the readers and listen for peers."""
-        assert self._egress is not None
-        assert self._reset is not None
         for reader in self._readers.values():
             reader.close()
         flow = self._config.flow
-        try:
+        try:  # before the sinks: a missing input must not leave empty outputs
             ingress = Ingress(core, self._readers, flow.ingress_batch, flow.backlog_high, flow.backlog_low)
-            fabric = Fabric(core.identity.shard, core.identity.shards, self._reset.nonce, self._endpoint, self._completions.wake)
+        except ShardfunError as error:
+            self._fatal(error)
+            return
+        self._egress.attach(core, lambda: self._ready(core, ingress))
+
+    def _ready(self, core: ShardCore, ingress: Ingress) -> None:
+        """Store, readers and sinks are where the checkpoint says: listen for peers."""
+        assert self._egress is not None
+        assert self._reset is not None
+        try:
+            fabric = Fabric(
+                core.identity.shard, core.identity.shards, self._reset.nonce, self._endpoint, self._completions.wake
+            )
         except ShardfunError as error:
             self._fatal(error)
             return

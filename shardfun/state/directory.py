@@ -12,6 +12,7 @@ Knows the layout, and nothing of what stores and manifests hold.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -100,6 +101,7 @@ class DataDirectory:
         self.path = path
         self.manifests = Manifests(path / "manifests")
         self._lock: int | None = None
+        self._made_folder = False
 
     def shard(self, shard: int) -> Path:
         """The folder of one shard's store."""
@@ -116,6 +118,7 @@ class DataDirectory:
         """
         assert self._lock is None, "the data directory is locked already"
         self._refuse_foreign()
+        self._made_folder = not self.path.exists()
         make_directory(self.path)
         path = self.path / "lock"
         try:
@@ -126,6 +129,8 @@ class DataDirectory:
             raise storage_error("lock", path, error) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_at(descriptor, path):  # its holder discarded the directory in between: two would hold two locks
+                raise BlockingIOError(errno.EWOULDBLOCK, "the lock was replaced")  # noqa: TRY301 - handled as the others
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         except BlockingIOError as error:
@@ -318,6 +323,19 @@ class DataDirectory:
         for name in ("manifests", *doomed, "node.json", "incarnation", "job"):
             _remove(self.path / name)
 
+    def discard(self) -> None:
+        """Undo the first use: ``erase``, and delete the folder if ``acquire`` made it. The lock is given up.
+
+        Raises:
+            IncompatibleDataError, StorageError: as ``erase``.
+        """
+        self.erase()
+        if self._made_folder:
+            _remove(self.path / "lock")
+            with suppress(OSError):  # somebody has put something into it
+                self.path.rmdir()
+        self.release()
+
     def _job_magic(self) -> bytes:
         path = self.path / "job"
         try:
@@ -325,6 +343,14 @@ class DataDirectory:
                 return file.read(len(_JOB_FORM.magic))
         except OSError as error:
             raise storage_error("read", path, error) from error
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is still the one at ``path``."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _ours(name: str) -> bool:

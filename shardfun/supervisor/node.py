@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -32,7 +33,7 @@ from shardfun.core.coordinator import (
 )
 from shardfun.core.membership import Change, Member
 from shardfun.egress.registry import find_kind as find_egress
-from shardfun.errors import ShardfunError, UnavailableError
+from shardfun.errors import ShardfunError, StorageError, UnavailableError
 from shardfun.mesh.door import answer_questions
 from shardfun.model.control import (
     Applied,
@@ -76,6 +77,7 @@ class Supervisor:
         self._accept_loss = accept_loss
         self._directory = DataDirectory(config.data_dir)
         self._identity: JobIdentity | None = None
+        self._first_use = False
         self._runtime_dir = Path()
         self._coordinator: Coordinator | None = None
         self._pool: Pool | None = None
@@ -112,10 +114,13 @@ class Supervisor:
             finally:
                 shutil.rmtree(self._runtime_dir, ignore_errors=True)
                 self._directory.remove_node()
+            if self._error is not None:
+                raise self._error
+        except ShardfunError:
+            self._undo_first_use()
+            raise
         finally:
             self._directory.release()
-        if self._error is not None:
-            raise self._error
         assert self._final is not None
         return self._final
 
@@ -128,6 +133,7 @@ class Supervisor:
             directory.erase()
             for entry in self.config.egress.values():
                 find_egress(entry.kind).remove_outputs(entry.options, self.config.shards)
+        self._first_use = directory.identity() is None
         self._identity = directory.prepare(app=self.config.app, shards=self.config.shards)
         manifest = directory.manifests.newest(self._identity.job, accept_loss=self._accept_loss)
         self._runtime_dir = Path(tempfile.mkdtemp(prefix=RUNTIME_PREFIX))
@@ -143,6 +149,12 @@ class Supervisor:
         self._coordinator = Coordinator(self.config.shards, timing, complete, digests, self._identity.job)
         if complete:
             log.info("continuing", checkpoint=checkpoint_name(complete))
+
+    def _undo_first_use(self) -> None:
+        """A first start that came to nothing leaves nothing: the next may name another application or number of shards."""
+        with suppress(StorageError):  # there is a reason to report already
+            if self._first_use and not self._directory.manifests.checkpoints():
+                self._directory.discard()
 
     async def _serve(self) -> None:
         assert self._coordinator is not None
@@ -405,7 +417,9 @@ class Supervisor:
         """Keep on disk who runs here, for ``status`` and for the clean-up of the next start."""
         assert self._pool is not None
         marks = [mark_of(handle.pid) for handle in self._pool.handles]
-        self._directory.write_node(NodeRecord(pid=os.getpid(), url=self._status_url, runtime_dir=str(self._runtime_dir), processes=marks))
+        self._directory.write_node(
+            NodeRecord(pid=os.getpid(), url=self._status_url, runtime_dir=str(self._runtime_dir), processes=marks)
+        )
 
     def status(self) -> NodeStatus:
         """The node's figures now; any time."""

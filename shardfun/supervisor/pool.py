@@ -228,7 +228,12 @@ class Pool:
             self._starting -= 1
             self._spawn_failures += 1
             if self._spawn_failures > SPAWN_FAILURES_MAX or (handle.process.returncode or 0) > 0:
-                self._failed(UnavailableError(f"a shard process ended before it was ready ({handle.exit_text()}); see its log"))
+                self._failed(
+                    UnavailableError(
+                        f"a shard process ended before it was ready ({handle.exit_text()}), while it imported {self._config.app!r}; "
+                        "look for its last words in the log, and for what ends the process in the application's imports"
+                    )
+                )
                 return
         self._fill()
 

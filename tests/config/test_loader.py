@@ -123,7 +123,7 @@ def test_an_app_is_a_module_and_an_attribute(folder: Path, app: str) -> None:
 
 
 def test_files_that_are_none(folder: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"no\.toml: expected a TOML configuration file, but No such file"):
+    with pytest.raises(ConfigurationError, match=r"no\.toml: expected a TOML configuration file, got: No such file"):
         load_config(folder / "no.toml", environ={})
     assert _problems(folder, APP + "x = = 1") == ["FILE:2: not valid TOML, at column 5: Invalid value"]
     (folder / "bank.toml").write_bytes(b"\xff")
