@@ -32,6 +32,8 @@ STATE_STYLES: Final[Mapping[str, str]] = MappingProxyType(
         "dead": "red",
     }
 )
+HEALTHY: Final = ("running", "ready", "finished")
+"""States of shards that the line does not mention."""
 BAR_WIDTH: Final = 30
 
 
@@ -57,7 +59,7 @@ def node_line(status: NodeStatus, rates: Rates) -> str:
         parts.append(counted(status.dead_letters, "dead letter"))
     if status.recoveries:
         parts.append(counted(status.recoveries, "recovery", "recoveries"))
-    if down := [f"shard {shard.shard} {shard.state}" for shard in status.shards if shard.state not in ("running", "ready")]:
+    if down := [f"shard {shard.shard} {shard.state}" for shard in status.shards if shard.state not in HEALTHY]:
         parts.append(", ".join(down))
     return "  ".join(parts)
 
