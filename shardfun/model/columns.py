@@ -8,7 +8,8 @@ checkpoint, a CBOR array that any decoder can read::
     ids           text joined by U+0000, or a list if an id holds U+0000
     sender types  null (no message has a sender), one name, or [names (null: none), index bytes]
     sender ids    null or as ``ids`` ("" where there is no sender)
-    columns       [[payload type name, column], ...], one per payload type
+    columns       [[payload type name, column], ...], one per payload type; the column of a flat record is a map from
+                  field name to column, all others are arrays, joined text or (of ``None``) a number
     column index  null for one column, else bytes: for each message, which column its value comes from
 
 One value column per payload type with an index, decoded back into the order sent: grouping messages by payload type would
@@ -17,12 +18,13 @@ break the order between one sender and one target, and a run per change of sende
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from shardfun.errors import PayloadTypeError, ProtocolError
 from shardfun.model.address import Address
-from shardfun.model.payload import Encoded, Payloads, decode_scalars, join_texts
+from shardfun.model.payload import Encoded, Payloads
+from shardfun.model.scalars import columns_of, decode_scalars, join_texts
 
 COLUMN_TYPES_MAX = 256  # an index of more types is a list instead of bytes
 
@@ -131,36 +133,46 @@ def decode_block(payloads: Payloads, block: list[Any]) -> tuple[Batch, list[Unde
     """
     _, ids_item, sender_types, sender_ids, columns, index = block
     try:
-        ids = decode_scalars(ids_item)
+        ids = _texts(ids_item)
         senders, sender_type = _decode_senders(sender_types, sender_ids)
         if index is None and len(columns) == 1:
             ((name, data),) = columns
             values = payloads.by_name[name].decode_column(data)
             if len(values) == len(ids) and (senders is None or len(senders) == len(ids)):
                 return Batch(ids, senders, sender_type, values), []
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, PayloadTypeError):
-        pass  # find out below which message it is
+    except Exception:  # noqa: BLE001, S110 - damage, a type that is gone, or a constructor: found out below, message by message
+        pass
     return _decode_each(payloads, block)
 
 
 def _decode_senders(sender_types: Any, sender_ids: Any) -> tuple[Sequence[Any] | None, str | None]:
     if sender_types is None:
         return None, None
-    ids = decode_scalars(sender_ids)
+    ids = _texts(sender_ids)
     if type(sender_types) is str:
         return ids, sender_types
     names, index = sender_types
+    _texts([name for name in names if name is not None])
     return [None if names[i] is None else Address(names[i], id) for i, id in zip(index, ids, strict=True)], None
+
+
+def _texts(item: Any) -> Sequence[str]:
+    texts = decode_scalars(item)
+    if type(item) is not str and any(type(text) is not str for text in texts):
+        msg = f"expected texts, got {item!r:.80}"
+        raise TypeError(msg)
+    return texts
 
 
 def _decode_each(payloads: Payloads, block: list[Any]) -> tuple[Batch, list[UndecodableMessage]]:
     """The slow way: mixed payload types, or a column with a value that does not fit."""
     _, ids_item, sender_types, sender_ids, columns, index = block
     try:
-        ids = list(decode_scalars(ids_item))
+        ids = _texts(ids_item)
         senders, sender_type = _decode_senders(sender_types, sender_ids)
+        names = [name for name, _ in columns]
         sources = [iter(_decode_column(payloads, name, data)) for name, data in columns]
-        picks: Iterable[int] = [0] * len(ids) if index is None else index
+        picks: list[int] = [0] * len(ids) if index is None else list(index)
         decoded = [next(sources[pick]) for pick in picks]
         leftover = sum(1 for source in sources for _ in source)
     except (TypeError, ValueError, AttributeError, IndexError, KeyError, StopIteration) as error:
@@ -178,8 +190,7 @@ def _decode_each(payloads: Payloads, block: list[Any]) -> tuple[Batch, list[Unde
         sender = senders[position] if senders is not None else None
         if sender_type is not None and sender is not None:
             sender = Address(sender_type, sender)
-        name = columns[0 if index is None else index[position]][0]
-        bad.append(UndecodableMessage(ids[position], sender, name, value[0], value[1]))
+        bad.append(UndecodableMessage(ids[position], sender, names[picks[position]], value[0], value[1]))
     return (
         Batch(
             [ids[i] for i in good],
@@ -198,23 +209,19 @@ def _decode_column(payloads: Payloads, name: str, data: Any) -> list[tuple[bool,
         return [(False, (plain, f"payload type {name!r} is not declared")) for plain in _plain_values(data)]
     try:
         return [(True, value) for value in found.decode_column(data)]
-    except (TypeError, ValueError, AttributeError, PayloadTypeError):
+    except Exception:  # noqa: BLE001, S110 - as above
         pass
     out: list[tuple[bool, Any]] = []
-    rows = list(zip(*map(decode_scalars, data), strict=True)) if found.fields else list(decode_scalars(data))
-    for row in rows:
-        plain = dict(zip(found.fields, row, strict=True)) if found.fields else row
+    for plain in _plain_values(data):
         try:
-            out.append((True, found.from_plain(plain)))
+            out.append((True, found.decode_item(plain)))
         except PayloadTypeError as error:
             out.append((False, (plain, str(error))))
     return out
 
 
 def _plain_values(data: Any) -> Sequence[Any]:
-    """The values of a column whose type is gone; those of a flat record come as tuples of its fields."""
-    if type(data) is list and data and all(not isinstance(item, (int, float)) and type(item) is not bytes for item in data):
-        columns = [decode_scalars(item) for item in data]
-        if len({len(column) for column in columns}) == 1:
-            return list(zip(*columns, strict=True))
+    """The values of a column as they are in it; of flat records the fields by name."""
+    if type(data) is dict:
+        return [dict(zip(data, row, strict=True)) for row in zip(*columns_of(data), strict=True)]
     return decode_scalars(data)

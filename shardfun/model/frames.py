@@ -23,7 +23,6 @@ from shardfun.errors import ProtocolError
 from shardfun.model.columns import block_size, check_block
 
 FRAME_BYTES_MAX = 64 << 20
-BLOCKS_MAX = 100_000
 
 
 class Barrier(NamedTuple):
@@ -100,13 +99,13 @@ def decode_frame(raw: bytes) -> Frame:
 
 
 def _decode_control(cut: int, body: list[Any]) -> Barrier | Credit | Hello:
-    match body:
-        case ["barrier", int(count)]:
-            return Barrier(cut, count)
-        case ["credit", int(limit)]:
-            return Credit(limit)
-        case ["hello", int(shard), str(nonce)]:
-            return Hello(shard, nonce)
-        case _:
-            msg = f"frame: unknown control body {body!r:.80}"
-            raise ProtocolError(msg)
+    if len(body) > 1 and type(body[1]) is int and body[1] >= 0:  # exactly int: True is none
+        match body:
+            case ["barrier", count]:
+                return Barrier(cut, count)
+            case ["credit", limit]:
+                return Credit(limit)
+            case ["hello", shard, str(nonce)]:
+                return Hello(shard, nonce)
+    msg = f"frame: unknown control body {body!r:.80}"
+    raise ProtocolError(msg)

@@ -14,23 +14,19 @@ import datetime as dt
 import decimal
 import enum
 import inspect
-import sys
 import types
 import typing
 import uuid
-from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Any
 
 import cbor2
 import msgspec
-from cbor2 import CBORTag
 
 from shardfun.errors import DefinitionError, PayloadTypeError
+from shardfun.model.scalars import columns_of, decode_scalars, encode_any_scalars, encode_scalars, expect_form
 
-INT64_TAG = 79  # RFC 8746: typed array of sint64, little endian
-FLOAT64_TAG = 86  # RFC 8746: typed array of float64, little endian
 SCALARS: frozenset[type] = frozenset((int, str, float, bool, bytes, type(None)))
 _LEAVES = SCALARS | {
     dt.datetime,
@@ -41,8 +37,6 @@ _LEAVES = SCALARS | {
     decimal.Decimal,
 }
 _CONTAINERS: dict[Any, type] = {list: list, dict: dict, set: set, tuple: tuple, frozenset: frozenset}
-_TYPED_ARRAYS = {INT64_TAG: "q", FLOAT64_TAG: "d"}
-_SWAP = sys.byteorder == "big"
 
 
 class Encoded:
@@ -96,7 +90,7 @@ class PayloadType:
             return plain
         try:
             return msgspec.convert(plain, self.annotation)
-        except (msgspec.ValidationError, TypeError, ValueError) as error:
+        except Exception as error:  # a constructor may be user code
             msg = f"stored or received value is not a {self.name}: {error}"
             raise PayloadTypeError(msg) from error
 
@@ -143,83 +137,52 @@ class PayloadType:
         if not self.immutable:
             return [value.data for value in values]
         if self.fields:
-            return [encode_any_scalars(list(map(attrgetter(name), values))) for name in self.fields]
+            return {name: encode_any_scalars(list(map(attrgetter(name), values))) for name in self.fields}
         return msgspec.to_builtins(values, builtin_types=(bytes,))
 
     def decode_column(self, data: Any) -> Sequence[Any]:
         """Undo ``encode_column``.
 
         Raises:
-            PayloadTypeError, TypeError, ValueError: some value is not one of this type (``decode_each`` tells which).
+            Exception: some value is not one of this type (``decode_item`` tells which). Constructors may be user code, so it
+                can be any.
         """
         if self.cls in SCALARS:
             return decode_scalars(data)
         if self.cls is End:
-            return [END] * data
+            return [END] * len(decode_scalars(expect_form(data, int)))
         if not self.immutable:
-            return [Encoded(self, item) for item in data]
+            return [Encoded(self, expect_form(item, bytes)) for item in expect_form(data, list)]
         if self.fields:
-            return list(map(self.cls, *map(decode_scalars, data)))
+            if tuple(expect_form(data, dict)) != self.fields:
+                msg = f"{self.name}: expected the fields {self.fields}, got {tuple(data)}"
+                raise PayloadTypeError(msg)
+            return list(map(self.cls, *columns_of(data)))
         column_type: Any = list[self.annotation]  # type: ignore[name-defined]  # a type made from a value
         return msgspec.convert(data, column_type)  # type: ignore[no-any-return]
 
+    def decode_item(self, item: Any) -> Any:
+        """One value of a column that does not decode as a whole, perhaps because the declaration has changed since.
 
-def encode_scalars(cls: type, values: Sequence[Any]) -> Any:
-    """A column of scalars of one exact class. Integers beyond 64 bits fall back to a plain list."""
-    if cls is int:
+        Args:
+            item: as in the column; of a flat record the fields by name.
+
+        Raises:
+            PayloadTypeError: it is not one of this type.
+        """
+        if not self.immutable:
+            return Encoded(self, item) if type(item) is bytes else Encoded(self, self.encode(self.from_plain(item)))
+        if type(item) is bytes and self.cls is not bytes:
+            return self.decode(item)
+        if type(item) is not dict or not self.fields:
+            return self.from_plain(item)
         try:
-            return CBORTag(INT64_TAG, _pack("q", values))
-        except OverflowError:
-            return list(values)
-    if cls is float:
-        return CBORTag(FLOAT64_TAG, _pack("d", values))
-    if cls is str:
-        return join_texts(values)
-    if cls is type(None):
-        return len(values)
-    return list(values)
-
-
-def encode_any_scalars(values: Sequence[Any]) -> Any:
-    """A column whose class is not known: mixed ones become a plain list.
-
-    The exact class is tested because ``array("q", [True])`` would silently turn ``True`` into 1.
-    """
-    classes = set(map(type, values))
-    return encode_scalars(classes.pop(), values) if len(classes) == 1 else list(values)
-
-
-def decode_scalars(data: Any) -> Sequence[Any]:
-    """Undo ``encode_scalars``."""
-    kind = type(data)
-    if kind is CBORTag:
-        return _unpack(_TYPED_ARRAYS[data.tag], data.value)
-    if kind is str:
-        return typing.cast("str", data).split("\0")
-    if kind is int:
-        return [None] * data
-    return typing.cast("list[Any]", data)
-
-
-def join_texts(texts: Sequence[str]) -> str | list[str]:
-    """Texts joined by U+0000 (one long string is 3 times cheaper than 1000 short ones), a list if one of them holds U+0000."""
-    joined = "\0".join(texts)
-    return joined if joined.count("\0") == len(texts) - 1 else list(texts)
-
-
-def _pack(code: str, values: Sequence[Any]) -> bytes:
-    packed = array(code, values)
-    if _SWAP:
-        packed.byteswap()
-    return packed.tobytes()
-
-
-def _unpack(code: str, data: bytes) -> list[Any]:
-    packed = array(code)
-    packed.frombytes(data)
-    if _SWAP:
-        packed.byteswap()
-    return packed.tolist()
+            value = self.cls(**{name: item[name] for name in self.fields if name in item})
+        except Exception as error:  # a constructor may be user code
+            msg = f"stored or received value is not a {self.name}: {error}"
+            raise PayloadTypeError(msg) from error
+        self.validate(value)
+        return value
 
 
 # ---- looking at declarations -------------------------------------------------------------------------------------------
@@ -355,9 +318,25 @@ def _check_convertible(annotation: Any, cls: type, where: str) -> None:
     except (TypeError, NameError, ValueError) as error:
         msg = f"{where}: {annotation!r} cannot be encoded: {error}"
         raise DefinitionError(msg) from error
+    for unknown in _unknown_classes(info, set()):
+        inside = "" if unknown is cls else f" (inside {annotation!r})"
+        msg = f"{where}: {unknown.__module__}.{unknown.__qualname__}{inside} is not a supported type"
+        raise DefinitionError(f"{msg}; make it a msgspec.Struct or a dataclass")
+
+
+def _unknown_classes(info: Any, seen: set[int]) -> Iterator[type]:
+    """The classes in a type description that msgspec knows nothing of. ``seen``: descriptions of recursive types are cyclic."""
+    if id(info) in seen:
+        return
+    seen.add(id(info))
     if isinstance(info, msgspec.inspect.CustomType):
-        msg = f"{where}: {cls.__module__}.{cls.__qualname__} is not a supported type; make it a msgspec.Struct or a dataclass"
-        raise DefinitionError(msg)
+        yield info.cls
+    elif isinstance(info, tuple):
+        for item in info:
+            yield from _unknown_classes(item, seen)
+    elif isinstance(info, (msgspec.inspect.Type, msgspec.inspect.Field)):
+        for name in info.__struct_fields__:
+            yield from _unknown_classes(getattr(info, name), seen)
 
 
 END_TYPE = PayloadType("shardfun.end", End, End, immutable=True)
