@@ -24,6 +24,7 @@ from shardfun.model.keyspace import SLOTS, owner_of_slot, slot_of, slot_range
 from shardfun.model.payload import END, Encoded
 
 FIRST_CHUNK = 64
+LETTER_PAYLOAD_CHARACTERS = 2000  # of the text that stands for a payload that has no encoding
 INGRESS_RECORD = "ingress record"  # the payload type of a dead letter that never became a message
 
 
@@ -203,11 +204,11 @@ class Dispatcher:
             try:
                 invoke(target, record, sender, sender_type, value, self)
             except BaseException as again:  # noqa: BLE001 - as in the runners
+                _unchain(again, error)
                 error = again
             else:
                 return
-        trace = "".join(traceback.format_exception(error))[-self.limits.traceback_bytes :]
-        reason = f"{type(error).__qualname__}: {error!s:.500}"
+        reason, trace = describe_error(error, self.limits.traceback_bytes)
         self._park(record._address, _sender(sender, sender_type), value, reason, trace, 1 + self.limits.retries)  # noqa: SLF001
 
     def park_undecodable(self, typename: str, message: UndecodableMessage) -> None:
@@ -222,7 +223,12 @@ class Dispatcher:
 
     def _park(self, target: Address, sender: Address | None, value: Any, reason: str, trace: str, attempts: int) -> None:
         described = value.type if type(value) is Encoded else self.types[target.typename].payloads.by_class[type(value)]
-        plain = cbor2.loads(value.data) if type(value) is Encoded else None if value is END else described.to_plain(value)
+        try:
+            plain = cbor2.loads(value.data) if type(value) is Encoded else None if value is END else described.to_plain(value)
+            cbor2.dumps(plain)
+        except Exception as error:  # noqa: BLE001 - often the very reason why the message failed; a letter has to be written
+            plain = f"{value!r:.{LETTER_PAYLOAD_CHARACTERS}}"
+            reason += f" (the payload cannot be encoded: {error!r:.200})"
         letter = {"payload_type": described.name, "payload": plain}
         self._write_letter(target, sender, letter, reason, trace, attempts)
 
@@ -238,8 +244,8 @@ class Dispatcher:
         letter |= {
             "target": list(target),
             "sender": None if sender is None else list(sender),
-            "reason": reason,
-            "traceback": trace,
+            "reason": _encodable(reason),
+            "traceback": _encodable(trace),
             "attempts": attempts,
             "checkpoint": self.cut,
             "time": self.now,
@@ -343,6 +349,32 @@ def unknown_target(what: str, name: str, known: Iterable[str]) -> UnknownTargetE
     near = difflib.get_close_matches(str(name), list(known), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known)) or 'none'}"
     return UnknownTargetError(f"unknown {what} {name!r}{hint}")
+
+
+def describe_error(error: BaseException, traceback_bytes: int) -> tuple[str, str]:
+    """One line and the traceback of what user code raised. Never raises itself: even ``str(error)`` may be user code.
+
+    Args:
+        traceback_bytes: how much of the traceback's end is kept.
+    """
+    trace = "".join(traceback.format_exception(error))[-traceback_bytes:]
+    try:
+        text = f"{error!s:.500}"
+    except Exception as broken:  # noqa: BLE001 - see above
+        text = f"<{type(broken).__name__} in str()>"
+    return f"{type(error).__qualname__}: {text}", trace
+
+
+def _encodable(text: str) -> str:
+    """The text with lone surrogates written out: they have no UTF-8, and a message may quote one."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _unchain(error: BaseException, earlier: BaseException) -> None:
+    """Forget that ``error`` was raised while ``earlier`` was handled: it is another attempt, and no part of its story."""
+    while error.__context__ is not None and error.__context__ is not earlier:
+        error = error.__context__
+    error.__context__ = None
 
 
 def _sender(sender: Any, sender_type: str | None) -> Address | None:

@@ -119,19 +119,22 @@ _CHECK_IMMUTABLE = """\
             if record.{name} is not old_{name}:
                 if type(record.{name}) {test}:
                     raise mismatch_{name}(record.{name})
-                if record._dirty is not epoch:
-                    record._dirty = epoch
-                    dirty.append(record)
+                changed = True
 """
 
 _CHECK_MUTABLE = """\
             new = encode_{name}(record.{name})
             if new != old_{name}:
                 record._encoded_{name} = new
-                if record._dirty is not epoch:
-                    record._dirty = epoch
-                    dirty.append(record)
+                changed = True
 """
+
+
+_MARK = """\
+            if changed and record._dirty is not epoch:
+                record._dirty = epoch
+                dirty.append(record)
+"""  # behind all checks: a field that is wrong undoes the change of the others
 
 
 def compile_runner(function: CompiledFunction) -> Runner:
@@ -156,6 +159,8 @@ def compile_runner(function: CompiledFunction) -> Runner:
             test = f"not in classes_{name}"
         save += f"        old_{name} = record.{name}\n"
         check += _CHECK_IMMUTABLE.format(name=name, test=test)
+    if spec.fields:
+        check = f"            changed = False\n{check}{_MARK}"
     restore = "".join(f"            record.{f.name} = old_{f.name}\n" for f in spec.fields if f.immutable)
     if function.mutable_fields:
         namespace["restore_mutable"] = function.restore_mutable

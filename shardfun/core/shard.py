@@ -8,13 +8,12 @@ except records that are as in the store (``previous``).
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from shardfun.core.dispatch import Dispatcher, FunctionType, InvocationContext, Router
+from shardfun.core.dispatch import Dispatcher, FunctionType, InvocationContext, Router, describe_error
 from shardfun.core.effects import Effect
 from shardfun.core.egress import EgressLog
 from shardfun.core.function import CompiledFunction
@@ -269,12 +268,10 @@ class ShardCore:
         for index, record in enumerate(records):
             try:
                 dispatcher.ingest_messages(_messages(route, record))
-            except Exception as error:  # noqa: BLE001 - a router is user code: its record is parked, the run goes on
+            except BaseException as error:  # noqa: BLE001 - a router is user code: its record is parked, the run goes on
                 where = f"record {index + 1} of the batch before {batch.position!r:.200}"
-                trace = traceback.format_exc()[-self.limits.traceback_bytes :]
-                dispatcher.park_ingress(
-                    ingress, where, f"{type(error).__qualname__}: {error!s:.500}", repr(record)[:2000].encode(), trace
-                )
+                reason, trace = describe_error(error, self.limits.traceback_bytes)
+                dispatcher.park_ingress(ingress, where, reason, repr(record)[:2000].encode(errors="replace"), trace)
         if records:
             dispatcher.route_ingested()
         for reject in batch.rejects:

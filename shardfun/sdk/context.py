@@ -73,6 +73,8 @@ class Context(Generic[S]):
     @property
     def caller(self) -> Address | None:
         """Who sent the message; ``None`` for messages from an ingress and for ``on_end``."""
+        if self._address is None:
+            _CLOSED.append(None)
         sender = self._sender
         if type(sender) is str:
             assert self._sender_type is not None
