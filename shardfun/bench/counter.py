@@ -13,7 +13,7 @@ from typing import Any
 import trio
 
 from shardfun.bench.measure import cpu_seconds, machine, spread
-from shardfun.bench.node import POLL_S, measured_node
+from shardfun.bench.node import POLL_S, measured_node, temporary_folder
 
 IDS = 10_000
 CHECKPOINT_INTERVAL = "200 ms"
@@ -48,16 +48,17 @@ async def run_counter(shards: int, events: int, *, checkpoints: bool) -> dict[st
         "supervision": {"heartbeat_interval": "20 ms", "spares": 0},
         "ingress": {"events": {"kind": "generator", "count": events, "ids": IDS, "target": "bench/counter"}},
     }
-    async with measured_node(settings) as node:
-        pids = [shard.pid for shard in node.status().shards]
-        cpu_before = sum(map(cpu_seconds, pids))
-        with trio.fail_after(RUN_TIMEOUT_S):
-            while (status := node.status()).invocations < events:
-                await trio.sleep(POLL_S)
-        ended = time.time()
-        cpu = sum(map(cpu_seconds, pids)) - cpu_before
-        started = min(shard.resumed_at for shard in status.shards)
-        completed, duration = status.checkpoint.completed, status.checkpoint.duration_ms
+    with temporary_folder() as folder:
+        async with measured_node(settings, folder) as node:
+            pids = [shard.pid for shard in node.status().shards]
+            cpu_before = sum(map(cpu_seconds, pids))
+            with trio.fail_after(RUN_TIMEOUT_S):
+                while (status := node.status()).invocations < events:  # noqa: ASYNC110 - a supervisor has a status, not an event
+                    await trio.sleep(POLL_S)
+            ended = time.time()
+            cpu = sum(map(cpu_seconds, pids)) - cpu_before
+            started = min(shard.resumed_at for shard in status.shards)
+            completed, duration = status.checkpoint.completed, status.checkpoint.duration_ms
     return {
         "events_per_s": events / (ended - started),
         "cpu_ns": cpu / events * 1e9,

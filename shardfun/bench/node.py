@@ -1,11 +1,11 @@
-"""A node under measurement: a Supervisor in this process, real shard processes, a data directory that is removed afterwards."""
+"""A node under measurement: a Supervisor in this process, real shard processes, a folder that is removed afterwards."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +18,29 @@ POLL_S = 0.005
 START_TIMEOUT_S = 60.0
 
 
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for one benchmark."""
+    folder = Path(tempfile.mkdtemp(prefix="shardfun-bench-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @asynccontextmanager
-async def measured_node(settings: dict[str, Any]) -> AsyncIterator[Supervisor]:
-    """Run a node with ``settings`` until the block ends, then kill it.
+async def measured_node(settings: dict[str, Any], folder: Path) -> AsyncIterator[Supervisor]:
+    """Run a node with ``settings`` on ``folder/data`` until the block ends, then kill it.
 
     Raises:
         ShardfunError: the node failed.
     """
-    folder = Path(tempfile.mkdtemp(prefix="shardfun-bench-"))
-    try:
-        config = config_from_mapping({**settings, "data_dir": str(folder / "data")}, name="bench", directory=folder)
-        supervisor = Supervisor(config)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(supervisor.run)
-            with trio.fail_after(START_TIMEOUT_S):
-                while supervisor.status().state != "running":
-                    await trio.sleep(POLL_S)
-            yield supervisor
-            supervisor.stop_now()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    config = config_from_mapping({**settings, "data_dir": str(folder / "data")}, name="bench", directory=folder)
+    supervisor = Supervisor(config)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(supervisor.run)
+        with trio.fail_after(START_TIMEOUT_S):
+            while supervisor.status().state != "running":  # noqa: ASYNC110 - a supervisor has a status, not an event
+                await trio.sleep(POLL_S)
+        yield supervisor
+        supervisor.stop_now()

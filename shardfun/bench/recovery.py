@@ -14,7 +14,7 @@ import trio
 
 from shardfun.bench.counter import IDS, Progress
 from shardfun.bench.measure import machine, spread
-from shardfun.bench.node import POLL_S, measured_node
+from shardfun.bench.node import POLL_S, measured_node, temporary_folder
 from shardfun.model.delta import CHECKPOINT_SEQUENCE_BITS
 from shardfun.supervisor import Supervisor
 
@@ -33,10 +33,11 @@ async def run_recovery(shards: int, kills: int, spares: int, rate: int) -> list[
         "ingress": {"events": {"kind": "generator", "ids": IDS, "rate": rate, "target": "bench/counter"}},
     }
     results: list[dict[str, float]] = []
-    async with measured_node(settings) as node:
-        for kill in range(kills):
-            await trio.sleep(SETTLE_S)
-            results.append(await _kill_one(node, kill % shards))
+    with temporary_folder() as folder:
+        async with measured_node(settings, folder) as node:
+            for kill in range(kills):
+                await trio.sleep(SETTLE_S)
+                results.append(await _kill_one(node, kill % shards))
     return results
 
 

@@ -7,9 +7,9 @@ stored state can be read without the application and fields can be added and rem
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import cbor2
@@ -26,7 +26,7 @@ RECORD_BYTES = 360  # the smallest record: object, key, address tuple, dict entr
 SMALL_INTS = 65_536
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class FieldSpec:
     """One declared state field.
 
@@ -40,20 +40,19 @@ class FieldSpec:
     types: tuple[PayloadType, ...]
     default: Any
 
-    @property
-    def immutable(self) -> bool:
-        """Compared by identity and restored from a saved slot; other fields are re-encoded after every invocation."""
-        return bool(self.types) and all(member.immutable for member in self.types)
+    immutable: bool = dataclasses.field(init=False)
+    """Compared by identity and restored from a saved slot; other fields are re-encoded after every invocation."""
+    classes: frozenset[type] = dataclasses.field(init=False)
+    """The exact classes a value may have; empty: anything CBOR can carry."""
+    scalar: bool = dataclasses.field(init=False)
+    """Whether all values are CBOR scalars as they are."""
 
-    @property
-    def classes(self) -> frozenset[type]:
-        """The exact classes a value may have; empty: anything CBOR can carry."""
-        return frozenset(member.cls for member in self.types)
-
-    @property
-    def scalar(self) -> bool:
-        """Whether all values are CBOR scalars as they are."""
-        return bool(self.types) and self.classes <= SCALARS
+    def __post_init__(self) -> None:
+        """Derive once what every load of a record asks."""
+        classes = frozenset(member.cls for member in self.types)
+        object.__setattr__(self, "immutable", bool(self.types) and all(member.immutable for member in self.types))
+        object.__setattr__(self, "classes", classes)
+        object.__setattr__(self, "scalar", bool(self.types) and classes <= SCALARS)
 
     def to_plain(self, value: Any) -> Any:
         """The value as CBOR carries it."""
@@ -100,7 +99,7 @@ class FieldSpec:
 Handler = Callable[[Any, Any], None]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class FunctionSpec:
     """A function type as declared.
 
