@@ -56,7 +56,7 @@ async def _restart(folder: Path, shards: int, ids: int) -> float:
     started = time.time()
     async with measured_node(_settings(shards, ids), folder) as node:
         with trio.fail_after(RESTART_TIMEOUT_S):
-            while not all(shard.resumed_at for shard in node.status().shards):
+            while not all(shard.resumed_at for shard in node.status().shards):  # noqa: ASYNC110 - as above
                 await trio.sleep(SAMPLE_S / 10)
         return max(shard.resumed_at for shard in node.status().shards) - started
 
