@@ -285,6 +285,8 @@ class ShardProcess:
         """Store, readers and sinks are where the checkpoint says: listen for peers."""
         assert self._egress is not None
         assert self._reset is not None
+        if core.incarnation != self._reset.incarnation:
+            return  # a newer reset is under way, whose address is not this core's to listen on
         try:
             fabric = Fabric(
                 core.identity.shard, core.identity.shards, self._reset.nonce, self._endpoint, self._completions.wake
