@@ -118,6 +118,7 @@ class ShardCore:
         self.changed = True
         """Whether anything has happened since the last cut that a checkpoint would have to keep. True after a recovery."""
         self._restore(start.queues)
+        self._filled_at = self.dispatcher.invocations
 
     # ---- restore --------------------------------------------------------------------------------------------------------
     def _restore(self, queues: Queues) -> None:
@@ -146,6 +147,14 @@ class ShardCore:
         body = decode_frame(raw).body
         assert type(body) is Data
         self.dispatcher.accept_blocks(body.blocks)
+
+    def retire(self) -> None:
+        """Another incarnation has taken over: break the reference cycles, so that the memory is free at once.
+
+        Drivers freeze the garbage collector's view of the heap, after which it would never find them.
+        """
+        self.participant.retire()
+        self.dispatcher.retire()
 
     # ---- channels -------------------------------------------------------------------------------------------------------
     def hello(self, nonce: str) -> bytes:
@@ -195,15 +204,24 @@ class ShardCore:
         return blocks
 
     def fill_mailboxes(self) -> bool:
-        """Move received frames into the mailboxes while there is room, a frame from each channel in turn; whether any moved."""
-        room = self.limits.mailbox_refill - self.dispatcher.waiting
+        """Move received frames into the mailboxes while there is room, a frame from each channel in turn; whether any moved.
+
+        Messages that this shard's functions send to each other for ever may keep the mailboxes full. So that they do not shut out
+        the peers, a frame of each is moved anyway after as many messages as the mailboxes are filled up to.
+        """
+        dispatcher, refill = self.dispatcher, self.limits.mailbox_refill
+        room = refill - dispatcher.waiting
+        if room <= 0 and dispatcher.invocations - self._filled_at >= refill:
+            room = 1
+        if room > 0:
+            self._filled_at = dispatcher.invocations
         moved = False
         while room > 0:
             before = room
             for link in self.links:
                 data = link.take(self.participant.cut)
                 if data is not None:
-                    self.dispatcher.accept_blocks(data.blocks)
+                    dispatcher.accept_blocks(data.blocks)
                     room -= max(1, data.messages)
                     moved = True
             if room == before:
@@ -240,10 +258,10 @@ class ShardCore:
         """Raise BacklogLimitError, naming the fullest targets, if ``backlog`` is beyond the hard limit."""
         if backlog <= self.limits.backlog_limit:
             return
-        sizes = {target.typename: sum(map(len, target.queues)) for target in self.dispatcher.order}
+        sizes = {target.typename: size for target in self.dispatcher.order if (size := sum(map(len, target.queues)))}
         top = ", ".join(f"{name} ({size})" for name, size in sorted(sizes.items(), key=lambda item: -item[1])[:3])
         msg = f"{backlog} messages wait in shard {self.identity.shard}, more than flow.backlog_limit = {self.limits.backlog_limit}"
-        msg += f"; most for: {top}. The application sends more than it can process"
+        msg += f"; most for: {top or 'frames from peers'}. The application sends more than it can process"
         raise BacklogLimitError(msg)
 
     @property
@@ -269,7 +287,7 @@ class ShardCore:
             try:
                 dispatcher.ingest_messages(_messages(route, record))
             except BaseException as error:  # noqa: BLE001 - a router is user code: its record is parked, the run goes on
-                where = f"record {index + 1} of the batch before {batch.position!r:.200}"
+                where = f"{batch.place or f'before {batch.position!r:.200}'} (this shard's record {index + 1} of these)"
                 reason, trace = describe_error(error, self.limits.traceback_bytes)
                 dispatcher.park_ingress(ingress, where, reason, repr(record)[:2000].encode(errors="replace"), trace)
         if records:
