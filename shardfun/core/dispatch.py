@@ -7,7 +7,7 @@ and a queue costs two operations per batch, not per message.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import cbor2
@@ -20,7 +20,7 @@ from shardfun.core.runner import Runner, invoke
 from shardfun.errors import PayloadTypeError, UnknownTargetError
 from shardfun.model.address import ID_BYTES_MAX, Address
 from shardfun.model.columns import Batch, UndecodableMessage, decode_block
-from shardfun.model.keyspace import SLOTS, owner_of_slot, slot_of, slot_range
+from shardfun.model.keyspace import slot_of, slot_range
 from shardfun.model.payload import END, Encoded
 
 FIRST_CHUNK = 64
@@ -119,13 +119,20 @@ class Dispatcher:
         self.dead_letters = 0
         self.running: FunctionType | None = None
         """What runs now, for the heartbeat."""
+        self.progress: Iterator[str] = iter(())
+        """The ids of the running batch, as far as they are still to come: by its length hint another thread can tell whether
+        one invocation takes long or many follow each other, and no invocation pays for that."""
         self.cut = 0
         self.now = 0.0
         self._parked_in_cut = 0
-        self._owner_of_slot = [owner_of_slot(slot, shards) for slot in range(SLOTS)]
+        self._owner_of_slot = [owner for owner in range(shards) for _ in range(*slot_range(owner, shards))]
         self._own_slot = slot_range(shard, shards)[0]
         self._turn = 0
         self.context = context(self)
+
+    def retire(self) -> None:
+        """Let go of the context, which knows this dispatcher (see ``ShardCore.retire``)."""
+        del self.context
 
     # ---- owners ---------------------------------------------------------------------------------------------------------
     def admit(self, id: Any) -> int:

@@ -134,6 +134,10 @@ class Participant:
             msg = f"checkpoint {name}: {event.name} is not possible while {self.phase.name}"
             raise LocalProtocolError(msg) from None
 
+    def retire(self) -> None:
+        """Let go of the shard around it (see ``ShardCore.retire``)."""
+        del self._host
+
     # ---- events from the coordinator ------------------------------------------------------------------------------------
     def on_trigger(self, checkpoint: int) -> None:
         """The coordinator asks for a checkpoint. Late and repeated requests are ignored."""

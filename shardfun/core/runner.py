@@ -35,7 +35,8 @@ def senders_of(batch: Batch) -> Iterator[Any] | Any:
 
 def run_plain(target: FunctionType, batch: Batch, dispatcher: Dispatcher) -> None:
     """Run a batch, one message after the other, as the specification says."""
-    for id, sender, value in zip(batch.ids, senders_of(batch), batch.values, strict=False):
+    dispatcher.progress = ids = iter(batch.ids)
+    for id, sender, value in zip(ids, senders_of(batch), batch.values, strict=False):
         record = target.records.young.get(id)
         if record is None:
             record = dispatcher.load(target, id, sender, batch.sender_type, value)
@@ -94,7 +95,8 @@ def run(target, batch, dispatcher):
     effects = dispatcher.effects
     context = dispatcher.context
     sender_type = context._sender_type = batch.sender_type
-    for id, sender, value in zip(batch.ids, senders_of(batch), batch.values):
+    dispatcher.progress = ids = iter(batch.ids)
+    for id, sender, value in zip(ids, senders_of(batch), batch.values):
         try:
             record = records[id]
         except KeyError:

@@ -75,7 +75,6 @@ class Ingress:
         return busy
 
     def _open(self, backlog: int) -> bool:
-        self._core.check_backlog(backlog)
         if self._throttled:
             self._throttled = backlog > self._low or self._core.egress_full
         elif backlog > self._high or self._core.egress_full:

@@ -7,22 +7,50 @@ supervisor shows as end of file on standard input, which only the supervisor's p
 
 from __future__ import annotations
 
+import operator
 import os
 import select
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from shardfun.core.dispatch import Dispatcher
 from shardfun.model.control import Heartbeat
 
 EXIT_SUPERVISOR_GONE = 75
+ADDRESS_CHARACTERS = 200  # of an address that is named in a heartbeat
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def resident_bytes() -> int:
     """Resident memory of this process."""
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE
+
+
+class LongRuns:
+    """Tells how long one invocation has been running, from samples: as exact as they are frequent, and free for the loop."""
+
+    def __init__(self) -> None:
+        self._invocation: tuple[Any, int] = (None, 0)
+        self._since = 0.0
+
+    def look(self, dispatcher: Dispatcher, now: float) -> tuple[str, float]:
+        """The address of the invocation that runs now, and the seconds since it was first seen; ``""`` if none runs.
+
+        Args:
+            now: monotonic seconds.
+        """
+        running, address, progress = dispatcher.running, dispatcher.context._address, dispatcher.progress  # noqa: SLF001
+        if running is None:
+            self._invocation = (None, 0)
+            return "", 0.0
+        invocation = (progress, operator.length_hint(progress))
+        if invocation != self._invocation:
+            self._invocation = invocation
+            self._since = now
+        return f"{running.typename if address is None else address!s:.{ADDRESS_CHARACTERS}}", now - self._since
 
 
 def start_heartbeat(interval_s: float, sample: Callable[[], Heartbeat], send: Callable[[Heartbeat], None]) -> None:

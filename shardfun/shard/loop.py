@@ -47,7 +47,6 @@ class HotLoop:
         self.checkpoint_s = 0.0
         """Seconds of this loop that the checkpoint in work took so far."""
         self.resumed_at = 0.0
-        self.executing = True
         self._channels = list(fabric.channels.items())
         self._fabric = fabric
         self._ingress = ingress
@@ -69,10 +68,10 @@ class HotLoop:
         deadline = now + SLICE_S
         core.dispatcher.now = time.time()
         busy = self._receive(core)
-        if self.executing:
-            busy |= core.fill_mailboxes()
-            busy |= self._run(core, deadline)
-            busy |= self._read(core, deadline)
+        busy |= core.fill_mailboxes()
+        busy |= self._run(core, deadline)
+        core.check_backlog(core.backlog)
+        busy |= self._read(core, deadline)
         self._send(flush=not busy)
         busy |= self._checkpoint(core)
         self._perform()

@@ -47,7 +47,7 @@ from shardfun.model.control import (
 from shardfun.model.keyspace import owner_of
 from shardfun.ports import EgressSink, IngressReader, Partition
 from shardfun.shard.doors import Egress, Ingress
-from shardfun.shard.heartbeat import resident_bytes
+from shardfun.shard.heartbeat import LongRuns, resident_bytes
 from shardfun.shard.loop import HotLoop
 from shardfun.shard.program import Application, limits_of
 from shardfun.shard.worker import Completions, Failed, Worker
@@ -110,6 +110,7 @@ class ShardProcess:
         self._urgent_reported_for = -1
         self._frozen_at_bytes = 0
         self._seen_at = time.monotonic()
+        self._long_runs = LongRuns()
         self._context = open_log_context()
 
     # ---- the task -------------------------------------------------------------------------------------------------------
@@ -147,7 +148,9 @@ class ShardProcess:
         busy = self._completions.drain()
         busy |= self._receive_control()
         loop = self._loop
-        if loop is not None and self._running:
+        if self._finishing:
+            busy |= self._publish_rest()
+        elif loop is not None and self._running:
             try:
                 busy |= loop.iterate()
             except LocalProtocolError:
@@ -161,13 +164,18 @@ class ShardProcess:
             if self._fabric is not None and self._fabric.lost_peer is not None:
                 self._report_loss("the connection is gone", self._fabric.lost_peer)
             self._report_changed()
-            if self._finishing and self._egress is not None and self._egress.drained:
-                self._done = True
         self._flush_control()
         return busy or self._done
 
+    def _publish_rest(self) -> bool:
+        """After ``Finish``: nothing runs any more, and peers that have ended are no loss."""
+        assert self._egress is not None
+        started = self._egress.publish(time.monotonic())
+        self._done = self._egress.drained
+        return started
+
     async def _park(self) -> None:
-        wake_at = self._loop.wake_at if self._loop is not None and self._running else None
+        wake_at = self._loop.wake_at if self._loop is not None and (self._running or self._finishing) else None
         if wake_at is None:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
             return
@@ -201,9 +209,7 @@ class ShardProcess:
                         self._core.on_control(message)
                         self._perform()
                 case Finish():
-                    self._finishing = True
-                    if self._loop is not None:
-                        self._loop.executing = False
+                    self._finishing = self._core is not None and message.incarnation == self._core.incarnation
                 case _:
                     assert_never(message)
         return busy
@@ -269,6 +275,8 @@ class ShardProcess:
         program = self._application.program(self._sinks)
         previous, self._core = self._core, None
         core = ShardCore(self._identity, start, program, self._limits, self._store.get, previous)
+        if previous is not None:
+            previous.retire()
         self._core = core
         self._changed_reported_for = self._urgent_reported_for = -1
         for reader in self._readers.values():
@@ -312,10 +320,9 @@ class ShardProcess:
     def _report_loss(self, reason: str, peer: int) -> None:
         """The incarnation is over for this shard; the supervisor will send ``Reset``."""
         assert self._core is not None
-        if not self._finishing:
-            self._running = False
-            log.info("channel lost", peer=peer, reason=reason)
-            self.send(Loss(self._core.incarnation, peer, reason))
+        self._running = False
+        log.info("channel lost", peer=peer, reason=reason)
+        self.send(Loss(self._core.incarnation, peer, reason))
 
     def _report_changed(self) -> None:
         core = self._core
@@ -417,12 +424,12 @@ class ShardProcess:
         core, loop = self._core, self._loop
         if core is None:
             return Heartbeat(0, time.monotonic() - self._seen_at, "", 0, 0, 0, 0, 0, 0, 0, resident_bytes(), 0.0)
-        running = core.dispatcher.running
+        running, age_s = self._long_runs.look(core.dispatcher, time.monotonic())
         logs = list(core.egress.values())
         return Heartbeat(
             incarnation=core.incarnation,
-            loop_age_s=time.monotonic() - self._seen_at if running is not None else 0.0,
-            running="" if running is None else running.typename,
+            loop_age_s=age_s,
+            running=running,
             records_in=core.records_in,
             invocations=core.dispatcher.invocations,
             emitted=sum(egress.emitted for egress in logs),
