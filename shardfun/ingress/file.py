@@ -134,10 +134,11 @@ class FileIngress:
             self._finished = not self._options.follow
             self._wake_at = now + FOLLOW_INTERVAL_S if self._options.follow else None
             return None
+        place = f"{self._path.name}:{self._line + 1}-{self._line + scan.lines}"
         self._line += scan.lines
         self._record += scan.records
         self._pace.spend(scan.records)
-        return IngressBatch(self._position(), scan.kept, rejects=scan.rejects, scanned=scan.records)
+        return IngressBatch(self._position(), scan.kept, rejects=scan.rejects, scanned=scan.records, place=place)
 
     @property
     def wake_at(self) -> float | None:

@@ -100,10 +100,11 @@ class GeneratorIngress:
         if self._end is not None:
             events = min(events, self._end - self._index)
         ids = self._ids(events)
+        place = f"events {self._index + 1}-{self._index + events} of partition {self._partition.index}"
         self._index += events
         self._pace.spend(events)
         position = {"index": self._index, "options": self._identity}
-        return IngressBatch(position, ids=ids, values=[self._options.value] * events, scanned=events)
+        return IngressBatch(position, ids=ids, values=[self._options.value] * events, scanned=events, place=place)
 
     @property
     def wake_at(self) -> float | None:

@@ -160,7 +160,7 @@ class Fatal(_Message, frozen=True, array_like=True, tag="fatal"):
 class Heartbeat(_Message, frozen=True, array_like=True, tag="heartbeat"):
     """From a thread of the shard, also while a function runs for long. Figures as in ``status.ShardStatus``.
 
-    ``loop_age_s``: how long ago the loop was last seen; ``running``: the function type it was in then.
+    ``loop_age_s``: how long the invocation that runs now has been seen to run; ``running``: its address, ``""``: none runs.
     """
 
     incarnation: int

@@ -22,6 +22,7 @@ class IngressBatch:
     Args:
         position: the reader's position *after* this batch; any CBOR value; stored in the checkpoint with the effects.
         scanned: how many records the reader looked at, its own and those of other partitions.
+        place: where these records are in the source, for people who look for one that could not be routed.
     """
 
     position: Any
@@ -30,6 +31,7 @@ class IngressBatch:
     values: list[Any] | None = None
     rejects: list[Reject] = field(default_factory=list)
     scanned: int = 0
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,6 +202,8 @@ class Supervisor:
     def _perform(self) -> None:
         coordinator = self._coordinator
         assert coordinator is not None
+        if self._end.is_set():
+            return  # the node is ending: nothing may be started any more
         for effect in coordinator.take_effects():
             match effect:
                 case Send(shard, message):
