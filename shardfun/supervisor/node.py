@@ -45,6 +45,7 @@ from shardfun.model.control import (
     Prepared,
     Ready,
     Refused,
+    Reset,
     ToSupervisor,
     Warm,
 )
@@ -209,6 +210,8 @@ class Supervisor:
                 case Send(shard, message):
                     handle = self._serving.get(shard)
                     if handle is not None:
+                        if isinstance(message, Reset):
+                            handle.reset_at = trio.current_time()
                         handle.send(message)
                 case RaiseIncarnation():
                     self._on_disk(self._directory.next_incarnation, self._incarnation_raised)
@@ -281,7 +284,6 @@ class Supervisor:
         handle = await self._pool.acquire()
         handle.shard = shard
         log.debug("process assigned", shard=shard, pid=handle.pid)
-        handle.heard_at = trio.current_time()
         self._serving[shard] = handle
         self._filling.discard(shard)
         handle.send(Assign(shard, self.config.shards, self._identity.job, str(self._directory.shard(shard))))
@@ -379,11 +381,13 @@ class Supervisor:
         """Time: triggers, time-outs, heartbeats."""
         coordinator = self._coordinator
         assert coordinator is not None
+        looked_at = trio.current_time()
         while True:
             now = trio.current_time()
             coordinator.tick(now)
             self._perform()
-            self._check_processes(now)
+            self._check_processes(now, max(0.0, now - looked_at - TICK_S))
+            looked_at = now
             self._tick_now = trio.Event()
             if self._stop_deadline is not None and now > self._stop_deadline:
                 log.warning("no clean stop in time; stopping at the last complete checkpoint")
@@ -391,21 +395,28 @@ class Supervisor:
             with trio.move_on_after(min(TICK_S, max(0.0, coordinator.wake_at - now))):
                 await self._tick_now.wait()
 
-    def _check_processes(self, now: float) -> None:
+    def _check_processes(self, now: float, held_up_s: float) -> None:
+        """Kill what is stopped or stuck. Spares send heartbeats, too, and so does a shard that restores.
+
+        Args:
+            held_up_s: how long the supervisor itself has not run (stopped, or starved): that is nobody's silence.
+        """
         supervision = self.config.supervision
-        coordinator = self._coordinator
-        assert coordinator is not None
-        for shard, handle in self._serving.items():
+        assert self._pool is not None
+        for handle in self._pool.handles:
             handle.flush()
-            silent = now - handle.heard_at
-            restoring = coordinator.membership.members[shard] in (Member.ASSIGNED, Member.RESTORING)
-            limit = max(supervision.heartbeat_timeout_s, supervision.start_timeout_s if restoring else 0.0)
-            if silent > limit:
+            handle.heard_at += held_up_s
+            silent, beat = now - handle.heard_at, handle.beat
+            if handle.warmed.is_set() and silent > supervision.heartbeat_timeout_s:
                 handle.kill(f"no heartbeat for {silent:.1f} s")
-            elif handle.beat is not None and handle.beat.running and handle.beat.loop_age_s > supervision.invocation_timeout_s:
-                handle.kill(
-                    f"{handle.beat.running} has run for {handle.beat.loop_age_s:.0f} s (supervision.invocation_timeout)"
-                )
+            elif beat is not None and beat.running and beat.loop_age_s > supervision.invocation_timeout_s:
+                handle.kill(f"{beat.running} has run for {beat.loop_age_s:.0f} s (supervision.invocation_timeout)")
+            elif self._restoring(handle) and now - handle.reset_at > supervision.start_timeout_s:
+                handle.kill(f"not restored after {supervision.start_timeout_s:g} s (supervision.start_timeout)")
+
+    def _restoring(self, handle: ShardHandle) -> bool:
+        assert self._coordinator is not None
+        return handle.shard is not None and self._coordinator.membership.members[handle.shard] is Member.RESTORING
 
     # ---- what it says of itself -----------------------------------------------------------------------------------------
     @property

@@ -43,6 +43,7 @@ class ShardHandle:
         self.warmed = trio.Event()
         self.started_at = started_at
         self.heard_at = started_at
+        self.reset_at = started_at
         self.beat: Heartbeat | None = None
         self.kill_reason = ""
         self._channel = channel
