@@ -7,6 +7,7 @@ Everything on one Trio loop. The coordinator is only ever called from here, in c
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -52,6 +53,7 @@ from shardfun.model.control import (
 from shardfun.model.delta import checkpoint_name
 from shardfun.model.status import NodeStatus
 from shardfun.state.directory import DataDirectory, JobIdentity, NodeRecord
+from shardfun.state.files import DIRECTORY_MODE, storage_error
 from shardfun.state.manifest import MANIFEST_FORMAT, Manifest, ShardDelta
 from shardfun.supervisor.leftovers import RUNTIME_PREFIX, clean_up, mark_of
 from shardfun.supervisor.pool import Pool, ShardHandle
@@ -59,6 +61,7 @@ from shardfun.supervisor.status import checkpoint_status, finished_status, node_
 
 TICK_S = 0.25
 DISK_JOBS_MAX = 100
+RUNTIME_NAME_BYTES = 6
 LOSS_GRACE_S = 0.05
 
 log = structlog.get_logger("shardfun.supervisor")
@@ -137,7 +140,7 @@ class Supervisor:
         self._first_use = directory.identity() is None
         self._identity = directory.prepare(app=self.config.app, shards=self.config.shards)
         manifest = directory.manifests.newest(self._identity.job, accept_loss=self._accept_loss)
-        self._runtime_dir = Path(tempfile.mkdtemp(prefix=RUNTIME_PREFIX))
+        self._make_runtime_dir()
         checkpoint = self.config.checkpoint
         timing = Timing(
             interval=checkpoint.interval_s,
@@ -150,6 +153,16 @@ class Supervisor:
         self._coordinator = Coordinator(self.config.shards, timing, complete, digests, self._identity.job)
         if complete:
             log.info("continuing", checkpoint=checkpoint_name(complete))
+
+    def _make_runtime_dir(self) -> None:
+        """A folder for sockets, recorded before it exists: whenever this process is killed, the next start can remove it."""
+        self._runtime_dir = Path(tempfile.gettempdir()) / f"{RUNTIME_PREFIX}{secrets.token_hex(RUNTIME_NAME_BYTES)}"
+        self._write_node()
+        try:
+            self._runtime_dir.mkdir(mode=DIRECTORY_MODE)
+        except OSError as error:
+            self._directory.remove_node()
+            raise storage_error("create", self._runtime_dir, error) from error
 
     def _undo_first_use(self) -> None:
         """A first start that came to nothing leaves nothing: the next may name another application or number of shards."""
@@ -428,8 +441,7 @@ class Supervisor:
 
     def _write_node(self) -> None:
         """Keep on disk who runs here, for ``status`` and for the clean-up of the next start."""
-        assert self._pool is not None
-        marks = [mark_of(handle.pid) for handle in self._pool.handles]
+        marks = [] if self._pool is None else [mark_of(handle.pid) for handle in self._pool.handles]
         self._directory.write_node(
             NodeRecord(pid=os.getpid(), url=self._status_url, runtime_dir=str(self._runtime_dir), processes=marks)
         )
