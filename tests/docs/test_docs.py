@@ -134,6 +134,17 @@ def test_quoted_names_of_the_code_exist(document: Path) -> None:
     assert not unknown
 
 
+def test_every_document_is_found_from_the_readme() -> None:
+    """Following links from README leads to each of them: a page that nobody finds is not read, and not kept right."""
+    found = [ROOT / "README.md"]
+    for document in found:
+        for name in re.findall(r"\]\(([^)\s#]+\.md)[^)]*\)", prose_of(document)):
+            path = (document.parent / name).resolve()
+            if path in DOCUMENTS and path not in found:
+                found.append(path)
+    assert sorted(found) == DOCUMENTS
+
+
 # ---- completeness --------------------------------------------------------------------------------------------------------
 def test_every_exit_code_is_documented() -> None:
     """Each class in ``errors`` stands, by its code, in the row of its exit code; so do the exit codes of processes."""
