@@ -1,0 +1,275 @@
+"""State in memory: a checkpoint holds the values of its cut, and what has changed is never forgotten."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cbor2
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from shardfun import App, Context, State, Value, value
+from shardfun.core.function import RECORD_BYTES, CompiledFunction, state_key
+from shardfun.core.limits import Limits
+from shardfun.core.records import SWEEP_RECORDS, RecordTable
+from shardfun.errors import PayloadTypeError
+
+
+class Pair(State):
+    n: Value[int] = value(0)
+    items: Value[list[int]] = value(default_factory=list)
+
+
+def functions() -> list[CompiledFunction]:
+    app = App("records")
+
+    @app.function("t/f")
+    def f(ctx: Context[Pair], message: int) -> None: ...
+
+    @app.function("t/g")
+    def g(ctx: Context[Pair], message: int) -> None: ...
+
+    return app.compile()
+
+
+FUNCTIONS = functions()
+
+
+def table_of(store: dict[bytes, bytes], cache_bytes: int = 1 << 30) -> RecordTable:
+    return RecordTable(FUNCTIONS, store.get, Limits(cache_bytes=cache_bytes))
+
+
+def use(table: RecordTable, typename: str, id: str) -> Any:
+    """What a runner does before an invocation."""
+    generation = table.generations[typename]
+    record = generation.young.get(id)
+    if record is None:
+        record = table.load(generation, id)
+    if record._epoch is not table.epoch:
+        table.touch(record)
+    return record
+
+
+def change(table: RecordTable, typename: str, id: str, number: int) -> None:
+    record = use(table, typename, id)
+    record.n = number
+    record.items.append(number)
+    record._encoded_items = cbor2.dumps(record.items)
+    table.mark_dirty(record)
+
+
+def encode_rest(table: RecordTable, start: int = 0) -> dict[bytes, Any]:
+    keys: list[bytes] = []
+    values: list[Any] = []
+    table.encode_frozen(start, len(table.frozen.records), keys, values)
+    table.encoding_done()
+    return dict(zip(keys, map(cbor2.loads, values), strict=True))
+
+
+KEY = state_key("t/f", "a")
+
+
+def test_what_is_encoded_is_the_value_of_the_cut() -> None:
+    table = table_of({})
+    change(table, "t/f", "a", 1)
+    table.freeze()
+    change(table, "t/f", "a", 2)  # touched before it is encoded: the pre-image counts
+    change(table, "t/f", "a", 3)
+    assert encode_rest(table) == {KEY: {"n": 1, "items": [1]}}
+    table.drop_frozen()
+    table.freeze()
+    assert encode_rest(table) == {KEY: {"n": 3, "items": [1, 2, 3]}}
+
+
+def test_no_pre_image_is_taken_when_none_is_needed() -> None:
+    table = table_of({})
+    change(table, "t/f", "a", 1)
+    table.freeze()
+    use(table, "t/f", "b")  # did not change before the cut
+    encode_rest(table)
+    use(table, "t/f", "a")  # is encoded already
+    assert table.frozen.pre_images == {}
+
+
+def test_an_abort_keeps_the_next_cut_exact() -> None:
+    """The trap of hard point 17: frozen, touched (but not changed), aborted, cut again, changed, and only then encoded."""
+    table = table_of({})
+    change(table, "t/f", "a", 1)
+    change(table, "t/f", "b", 1)
+    table.freeze()
+    table.encode_frozen(0, 1, [], [])
+    use(table, "t/f", "a")
+    use(table, "t/f", "b")
+    table.merge_frozen()
+    assert len(table.dirty) == 2
+    change(table, "t/f", "b", 2)
+    assert len(table.dirty) == 2, "on the list once"
+    table.freeze()
+    change(table, "t/f", "a", 7)
+    change(table, "t/f", "b", 7)
+    assert encode_rest(table) == {KEY: {"n": 1, "items": [1]}, state_key("t/f", "b"): {"n": 2, "items": [1, 2]}}
+
+
+def test_an_abort_merges_plain_writes_under_newer_ones() -> None:
+    table = table_of({})
+    table.write(b"x", b"old")
+    table.write(b"y", b"old")
+    table.freeze()
+    table.write(b"y", None)
+    table.merge_frozen()
+    assert table.writes == {b"x": b"old", b"y": None}
+    assert table.changed
+
+
+def test_a_second_cut_needs_the_first_to_be_decided() -> None:
+    table = table_of({})
+    table.freeze()
+    with pytest.raises(AssertionError):
+        table.freeze()
+
+
+def test_generations_a_record_in_use_stays_and_the_others_go() -> None:
+    table = table_of({}, cache_bytes=4 * RECORD_BYTES)
+    generation = table.generations["t/f"]
+    for id in "abc":
+        use(table, "t/f", id)
+    kept = generation.young["a"]
+    assert table.sweep()  # young is half of the budget: becomes old
+    assert generation.young == {}
+    assert use(table, "t/f", "a") is kept
+    for id in "xyz":
+        use(table, "t/f", id)
+    assert table.sweep()  # old becomes dying
+    assert set(generation.dying) == {"b", "c"}
+    assert use(table, "t/f", "b") is not None  # back from the last moment
+    while table.sweep():
+        pass
+    assert "c" not in generation.young | generation.old | generation.dying
+    assert table.cached_bytes == sum(
+        r._size for part in (generation.young, generation.old, generation.dying) for r in part.values()
+    )
+
+
+def test_a_sweep_is_bounded() -> None:
+    table = table_of({}, cache_bytes=RECORD_BYTES)
+    for number in range(SWEEP_RECORDS + 10):
+        use(table, "t/f", str(number))
+    assert table.sweep()
+    assert table.sweep() is False  # nothing in young any more
+    use(table, "t/f", "next")
+    assert table.sweep()
+    assert table.sweep()
+    assert len(table.generations["t/f"].dying) == 10
+
+
+def test_a_state_that_does_not_fit_is_not_kept() -> None:
+    table = table_of({KEY: cbor2.dumps({"n": "text"})})
+    with pytest.raises(PayloadTypeError):
+        table.load(table.generations["t/f"], "a")
+    assert table.cached_bytes == 0
+    assert not table.generations["t/f"].young
+
+
+def test_a_survivor_keeps_what_is_as_in_the_store() -> None:
+    store = {state_key("t/f", id): cbor2.dumps({"n": 9, "items": [9]}) for id in "abcd"}
+    before = table_of(store)
+    for id in "abcd":
+        use(before, "t/f", id)
+    clean = before.generations["t/f"].young["a"]
+    change(before, "t/f", "b", 1)
+    before.freeze()
+    change(before, "t/f", "c", 1)
+    before.generations["t/f"].dying["d"] = before.generations["t/f"].young.pop("d")
+    after = table_of(store)
+    after.adopt(before)
+    assert use(after, "t/f", "a") is clean
+    assert [use(after, "t/f", id).n for id in "abcd"] == [9] * 4
+    assert after.dirty == []
+    generation = after.generations["t/f"]
+    assert after.cached_bytes == sum(
+        r._size for part in (generation.young, generation.old, generation.dying) for r in part.values()
+    )
+
+
+class Life(RuleBasedStateMachine):
+    """Against two dictionaries: what is true now, and what was true at the cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store: dict[bytes, bytes] = {}
+        self.table = table_of(self.store, cache_bytes=6 * RECORD_BYTES)
+        self.now: dict[tuple[str, str], tuple[int, list[int]]] = {}
+        self.cut: dict[tuple[str, str], tuple[int, list[int]]] = {}
+        self.stored: dict[tuple[str, str], tuple[int, list[int]]] = {}
+        self.keys: list[bytes] = []
+        self.values: list[bytes | None] = []
+
+    addresses = st.tuples(st.sampled_from(["t/f", "t/g"]), st.sampled_from("abcdefgh"))
+
+    @rule(address=addresses)
+    def read(self, address: tuple[str, str]) -> None:
+        record = use(self.table, *address)
+        assert (record.n, record.items) == self.now.get(address, (0, []))
+
+    @rule(address=addresses, number=st.integers(1, 9))
+    def write(self, address: tuple[str, str], number: int) -> None:
+        change(self.table, *address, number)
+        _, items = self.now.get(address, (0, []))
+        self.now[address] = (number, [*items, number])
+
+    @precondition(lambda self: self.table.frozen is None)
+    @rule()
+    def freeze(self) -> None:
+        self.table.freeze()
+        self.cut = dict(self.now)
+        self.keys, self.values = [], []
+
+    @precondition(lambda self: self.table.frozen is not None and not self.table.frozen.encoded)
+    @rule(count=st.integers(1, 3))
+    def encode(self, count: int) -> None:
+        done = len(self.keys)
+        self.table.encode_frozen(done, done + count, self.keys, self.values)
+        if len(self.keys) == len(self.table.frozen.records):
+            self.table.encoding_done()
+
+    @precondition(lambda self: self.table.frozen is not None and self.table.frozen.encoded)
+    @rule()
+    def apply(self) -> None:
+        self.store.update(zip(self.keys, self.values, strict=True))
+        self.table.drop_frozen()
+        self.stored = self.cut
+        assert {key: cbor2.loads(raw) for key, raw in self.store.items()} == {
+            state_key(*address): {"n": n, "items": items} for address, (n, items) in self.stored.items()
+        }
+
+    @precondition(lambda self: self.table.frozen is not None)
+    @rule()
+    def abort(self) -> None:
+        self.table.merge_frozen()
+
+    @rule()
+    def sweep(self) -> None:
+        self.table.sweep()
+
+    @rule()
+    def recover(self) -> None:
+        table = table_of(self.store, cache_bytes=6 * RECORD_BYTES)
+        table.adopt(self.table)
+        self.table, self.now = table, dict(self.stored)
+
+    @invariant()
+    def a_record_is_in_one_generation_and_counted_once(self) -> None:
+        records = [
+            record
+            for generation in self.table.generations.values()
+            for part in (generation.young, generation.old, generation.dying)
+            for record in part.values()
+        ]
+        assert len({record._address for record in records}) == len(records)
+        assert self.table.cached_bytes == sum(record._size for record in records)
+
+
+TestLife = Life.TestCase
+TestLife.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
