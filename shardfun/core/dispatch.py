@@ -126,7 +126,7 @@ class Dispatcher:
         self.now = 0.0
         self._parked_in_cut = 0
         self._owner_of_slot = [owner for owner in range(shards) for _ in range(*slot_range(owner, shards))]
-        self._own_slot = slot_range(shard, shards)[0]
+        self._own_slots = slot_range(shard, shards)
         self._turn = 0
         self.context = context(self)
 
@@ -228,6 +228,16 @@ class Dispatcher:
         target = Address(f"ingress/{ingress}", position)
         self._write_letter(target, None, {"payload_type": INGRESS_RECORD, "payload": raw}, reason, trace, 0)
 
+    def park_oversize(self, target: FunctionType, batch: Batch, size: int, limit: int) -> None:
+        """The one message of ``batch`` does not fit into a frame: it is parked where it was sent.
+
+        Args:
+            size: of the frame, in bytes; at most ``limit`` was expected.
+        """
+        ((id, sender, value),) = zip(batch.ids, batch.senders or [None], batch.values, strict=True)
+        reason = f"the message takes {size} bytes, and a frame between shards has at most {limit}; send less, or in pieces"
+        self._park(Address(target.typename, id), _sender(sender, batch.sender_type), value, reason, "", 0)
+
     def _park(self, target: Address, sender: Address | None, value: Any, reason: str, trace: str, attempts: int) -> None:
         described = value.type if type(value) is Encoded else self.types[target.typename].payloads.by_class[type(value)]
         try:
@@ -245,7 +255,10 @@ class Dispatcher:
         """A dead letter is an ordinary write of this shard's key space: part of the exactly-once world."""
         self._parked_in_cut += 1
         self.dead_letters += 1
-        slot = self._own_slot if sender is None and letter["payload_type"] == INGRESS_RECORD else slot_of(target.id)
+        low, high = self._own_slots
+        slot = slot_of(target.id)
+        if not low <= slot < high:  # a record that was not routed yet, or a message that cannot leave
+            slot = low
         key = slot.to_bytes(2, "big") + DEAD_LETTER_KIND
         key += self.cut.to_bytes(8, "big") + self._parked_in_cut.to_bytes(4, "big") + self.shard.to_bytes(2, "big")
         letter |= {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shardfun.model.frames import FRAME_BYTES_MAX
+
 MIB = 1 << 20
 
 
@@ -13,6 +15,8 @@ class Limits:
 
     Args:
         frame_messages: messages per frame; also when a peer's outbox counts as full and is flushed.
+        frame_bytes: above this a link puts fewer messages into a frame, since a long one holds up the barrier behind it.
+        frame_bytes_max: no frame is larger; what does not fit alone is parked.
         window_frames: data frames that may be under way to a peer without being taken out of its inbox. Smaller than the
             transport's buffer by a reserve for control frames, so that a barrier never waits for space.
         mailbox_refill: frames move from inboxes to mailboxes while fewer messages than this wait there.
@@ -29,6 +33,8 @@ class Limits:
     """
 
     frame_messages: int = 1000
+    frame_bytes: int = MIB
+    frame_bytes_max: int = FRAME_BYTES_MAX
     window_frames: int = 24
     mailbox_refill: int = 4000
     cache_bytes: int = 256 * MIB

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from shardfun.core.limits import Limits
 from shardfun.errors import ChannelLossError
 from shardfun.model.frames import Barrier, Credit, Data, Frame, Hello, encode_frame
 
@@ -24,6 +25,7 @@ class Link:
 
     Args:
         window: data frames that may be under way in each direction without being taken from the inbox.
+        frame_messages: messages per frame to begin with; it follows the size of frames (see ``adapt``).
     """
 
     __slots__ = (
@@ -38,6 +40,7 @@ class Link:
         "barriers_ignored",
         "data_received",
         "data_sent",
+        "frame_messages",
         "inbox",
         "inbox_messages",
         "last_barrier",
@@ -45,8 +48,9 @@ class Link:
         "received_sequence",
     )
 
-    def __init__(self, peer: int, incarnation: int, window: int) -> None:
+    def __init__(self, peer: int, incarnation: int, window: int, frame_messages: int = 1000) -> None:
         self.peer = peer
+        self.frame_messages = frame_messages
         self.barrier: int | None = None
         """The checkpoint whose barrier has to go out before anything else."""
         self.inbox: deque[tuple[int, Data]] = deque()
@@ -83,6 +87,22 @@ class Link:
             self.data_sent += 1
             return self._frame(cut, blocks())
         return None
+
+    def take_back(self) -> None:
+        """The data frame that was made last is not sent, but made again from fewer messages."""
+        self._sequence -= 1
+        self.data_sent -= 1
+
+    def adapt(self, size: int, limits: Limits) -> None:
+        """Let the number of messages per frame follow their size.
+
+        Args:
+            size: bytes of a frame that was made.
+        """
+        if size > limits.frame_bytes:
+            self.frame_messages = max(1, self.frame_messages // 2)
+        elif size < limits.frame_bytes // 4 and self.frame_messages < limits.frame_messages:
+            self.frame_messages = min(limits.frame_messages, 2 * self.frame_messages)
 
     def _frame(self, cut: int, body: list[Any]) -> bytes:
         self._sequence += 1

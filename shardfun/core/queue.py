@@ -54,6 +54,14 @@ class Queue:
         self._batched -= limit
         return _part(batch, head, head + limit)
 
+    def put_back(self, batch: Batch) -> None:
+        """Undo a ``take``: the batch waits at the head again."""
+        if self._head:
+            self._batches[0] = _part(self._batches[0], self._head, len(self._batches[0].ids))
+            self._head = 0
+        self._batches.appendleft(batch)
+        self._batched += len(batch.ids)
+
     def snapshot(self) -> tuple[Batch, ...]:
         """Everything that waits, in order, by reference (the row list is sealed first: one pass over pointers)."""
         if self.rows:

@@ -107,7 +107,7 @@ class ShardCore:
             limits,
         )
         peers = [peer for peer in range(identity.shards) if peer != identity.shard]
-        self.links = [Link(peer, start.incarnation, limits.window_frames) for peer in peers]
+        self.links = [Link(peer, start.incarnation, limits.window_frames, limits.frame_messages) for peer in peers]
         self.link_of = {link.peer: link for link in self.links}
         self.participant = Participant(identity, start.incarnation, start.complete, start.digest, self)
         self.egress: dict[str, EgressLog] = {}
@@ -187,21 +187,45 @@ class ShardCore:
         """The next frame for a peer: a barrier or credit at once, messages when a frame is full or ``flush`` is set."""
         link = self.link_of[peer]
         waiting = self.dispatcher.outgoing(peer)
-        full = waiting >= self.limits.frame_messages
-        if full or (flush and waiting):
-            return link.next_frame(self.participant.cut, lambda: self._take_blocks(peer))
-        return link.next_frame(self.participant.cut, None)
+        if waiting < link.frame_messages and not (flush and waiting):
+            return link.next_frame(self.participant.cut, None)
+        taken: list[tuple[FunctionType, Batch]] = []
+        raw = link.next_frame(self.participant.cut, lambda: self._take_blocks(peer, link.frame_messages, taken))
+        while raw is not None and taken and len(raw) > self.limits.frame_bytes_max:
+            link.take_back()
+            self._split_or_park(link, taken, len(raw))
+            waiting = self.dispatcher.outgoing(peer)
+            raw = link.next_frame(
+                self.participant.cut,
+                (lambda: self._take_blocks(peer, link.frame_messages, taken)) if waiting else None,
+            )
+        if raw is not None and taken:
+            link.adapt(len(raw), self.limits)
+        return raw
 
-    def _take_blocks(self, peer: int) -> list[Any]:
+    def _take_blocks(self, peer: int, room: int, taken: list[tuple[FunctionType, Batch]]) -> list[Any]:
         blocks: list[Any] = []
-        room = self.limits.frame_messages
         for target in self.dispatcher.order:
             queue = target.queues[peer]
             while room > 0 and len(queue):
                 batch = queue.take(room)
                 room -= len(batch.ids)
+                taken.append((target, batch))
                 blocks.append(encode_block(target.typename, target.payloads, batch))
         return blocks
+
+    def _split_or_park(self, link: Link, taken: list[tuple[FunctionType, Batch]], size: int) -> None:
+        """A frame is larger than the transport takes: try half of the messages. One that is too large alone is parked here."""
+        messages = sum(len(batch.ids) for _, batch in taken)
+        if messages == 1:
+            ((target, batch),) = taken
+            self.dispatcher.park_oversize(target, batch, size, self.limits.frame_bytes_max)
+            self.changed = True
+        else:
+            for target, batch in reversed(taken):
+                target.queues[link.peer].put_back(batch)
+            link.frame_messages = max(1, messages // 2)
+        taken.clear()
 
     def fill_mailboxes(self) -> bool:
         """Move received frames into the mailboxes while there is room, a frame from each channel in turn; whether any moved.
