@@ -24,6 +24,7 @@ from shardfun.model.keyspace import slot_of, slot_range
 from shardfun.model.payload import END, Encoded
 
 FIRST_CHUNK = 64
+CONTEXTS_MAX = 100  # of exceptions that were raised while another was handled
 LETTER_PAYLOAD_CHARACTERS = 2000  # of the text that stands for a payload that has no encoding
 INGRESS_RECORD = "ingress record"  # the payload type of a dead letter that never became a message
 
@@ -207,11 +208,12 @@ class Dispatcher:
         self, target: FunctionType, record: Any, sender: Any, sender_type: str | None, value: Any, error: BaseException
     ) -> None:
         """An attempt has raised: try again in place, before anything else of that address, then park the message."""
+        first = error
         for _ in range(self.limits.retries):
             try:
                 invoke(target, record, sender, sender_type, value, self)
             except BaseException as again:  # noqa: BLE001 - as in the runners
-                _unchain(again, error)
+                _unchain(again, first)
                 error = again
             else:
                 return
@@ -392,9 +394,13 @@ def _encodable(text: str) -> str:
 
 def _unchain(error: BaseException, earlier: BaseException) -> None:
     """Forget that ``error`` was raised while ``earlier`` was handled: it is another attempt, and no part of its story."""
-    while error.__context__ is not None and error.__context__ is not earlier:
+    for _ in range(CONTEXTS_MAX):  # user code may have made a ring of them
+        if error.__context__ is None or error is earlier:
+            return
+        if error.__context__ is earlier:
+            error.__context__ = None
+            return
         error = error.__context__
-    error.__context__ = None
 
 
 def _sender(sender: Any, sender_type: str | None) -> Address | None:

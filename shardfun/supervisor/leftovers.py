@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import tempfile
 import time
 from pathlib import Path
 
@@ -17,7 +18,26 @@ from shardfun.state.directory import NodeRecord, ProcessMark
 
 RUNTIME_PREFIX = "shardfun-"
 REAP_TIMEOUT_S = 10.0
+SOCKET_PATH_BYTES_MAX = 107
+"""Of the address of a socket file: ``sun_path`` of unix(7) without its NUL."""
+RUNTIME_ROOM_BYTES = 56
+"""Of it for a runtime folder's name and the longest socket's in it."""
 _STARTTIME_FIELD = 19  # of /proc/PID/stat, counted behind the command name: field 22 of proc(5)
+
+
+def runtime_parent() -> Path:
+    """Where a runtime folder may be made: the folder for temporary files, unless its path is too long for sockets in it.
+
+    Raises:
+        UnavailableError: neither it nor ``/tmp`` will do.
+    """
+    first = Path(tempfile.gettempdir())
+    for folder in (first, Path("/tmp")):  # noqa: S108 - the runtime folder in it has a random name and is private
+        if len(os.fsencode(folder)) + RUNTIME_ROOM_BYTES <= SOCKET_PATH_BYTES_MAX and os.access(folder, os.W_OK):
+            return folder
+    limit = SOCKET_PATH_BYTES_MAX - RUNTIME_ROOM_BYTES
+    msg = f"{first}: expected a folder for sockets with a path of at most {limit} bytes; set TMPDIR to a shorter one"
+    raise UnavailableError(msg)
 
 
 def process_start(pid: int) -> int | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -55,7 +54,7 @@ from shardfun.model.status import NodeStatus
 from shardfun.state.directory import DataDirectory, JobIdentity, NodeRecord
 from shardfun.state.files import DIRECTORY_MODE, storage_error
 from shardfun.state.manifest import MANIFEST_FORMAT, Manifest, ShardDelta
-from shardfun.supervisor.leftovers import RUNTIME_PREFIX, clean_up, mark_of
+from shardfun.supervisor.leftovers import RUNTIME_PREFIX, clean_up, mark_of, runtime_parent
 from shardfun.supervisor.pool import Pool, ShardHandle
 from shardfun.supervisor.status import checkpoint_status, finished_status, node_state, shard_status
 
@@ -156,7 +155,7 @@ class Supervisor:
 
     def _make_runtime_dir(self) -> None:
         """A folder for sockets, recorded before it exists: whenever this process is killed, the next start can remove it."""
-        self._runtime_dir = Path(tempfile.gettempdir()) / f"{RUNTIME_PREFIX}{secrets.token_hex(RUNTIME_NAME_BYTES)}"
+        self._runtime_dir = runtime_parent() / f"{RUNTIME_PREFIX}{secrets.token_hex(RUNTIME_NAME_BYTES)}"
         self._write_node()
         try:
             self._runtime_dir.mkdir(mode=DIRECTORY_MODE)
