@@ -23,8 +23,7 @@ from shardfun.errors import ConfigurationError, CorruptionError, DirectoryInUseE
 from shardfun.model.address import Address
 from shardfun.model.delta import checkpoint_name
 from shardfun.model.keyspace import owner_of, slot_of
-from shardfun.state.directory import _INCARNATION_FORM, DataDirectory, JobIdentity
-from shardfun.state.files import read_checked
+from shardfun.state.directory import DataDirectory, JobIdentity
 from shardfun.state.manifest import Manifest
 from shardfun.state.store import LevelDBStore
 
@@ -180,9 +179,7 @@ class StoredNode:
         return self._data.manifests.read(checkpoints[0]) if checkpoints else None
 
     def _incarnation(self) -> int | None:
-        content = read_checked(self._data.path / "incarnation", _INCARNATION_FORM)
-        value = None if content is None else decoded(content, "the incarnation file")
-        return value if isinstance(value, int) else None
+        return self._data.incarnation()
 
     def _files(self, shard: int) -> ShardFiles:
         folder = self._data.shard(shard)

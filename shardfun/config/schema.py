@@ -106,6 +106,8 @@ class FlowConfig(Section, frozen=True, kw_only=True):
     """Waiting messages, per shard, below which reading goes on."""
     backlog_limit: Annotated[int, Meta(ge=1)] = 2_000_000
     """Waiting messages, per shard, at which the node stops: the application floods itself, a restart would not help."""
+    egress_pending_bytes: Annotated[int, Size(64 << 10)] = 16 << 20
+    """Results of one egress, per shard, that wait for their sink; beyond it no more is read from ingresses."""
     ingress_batch: Annotated[int, Meta(ge=1, le=65_536)] = 1000
     """The most records read from an ingress at once."""
 

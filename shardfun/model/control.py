@@ -85,7 +85,6 @@ class Warm(_Message, frozen=True, array_like=True, tag="warm"):
     """The process has imported the application and waits for ``Assign``."""
 
     pid: int
-    token: str
 
 
 class Ready(_Message, frozen=True, array_like=True, tag="ready"):

@@ -1,6 +1,6 @@
 """Entry of a shard process; started by the supervisor only.
 
-The first line of standard input is the bootstrap (hex of CBOR): configuration, control address and a token. Standard input stays open
+The first line of standard input is the bootstrap (hex of CBOR): configuration and control address. Standard input stays open
 as the lifeline: its end of file means that the supervisor is gone.
 """
 
@@ -44,7 +44,7 @@ def main() -> int:
         return _last_words(control, error)
     endpoint = Endpoint(config.mesh.transport, config.mesh.host, Path(bootstrap["runtime_dir"]), config.mesh.buffer_frames)
     process = ShardProcess(application, control, endpoint)
-    process.send(Warm(os.getpid(), bootstrap["token"]))
+    process.send(Warm(os.getpid()))
     start_heartbeat(
         config.supervision.heartbeat_interval_s,
         process.sample,

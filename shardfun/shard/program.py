@@ -92,6 +92,7 @@ def limits_of(config: Config) -> Limits:
         dirty_hard_bytes=config.state.dirty_hard_bytes,
         retries=config.failure.retries,
         backlog_limit=config.flow.backlog_limit,
+        egress_pending_bytes=config.flow.egress_pending_bytes,
         validate_sends=config.failure.validate_sends,
     )
 

@@ -231,6 +231,20 @@ class DataDirectory:
         return identity
 
     # ---- incarnation -----------------------------------------------------------------------------------------------------
+    def incarnation(self) -> int | None:
+        """The number of the last start; ``None`` if there was none. Only reads.
+
+        Raises:
+            CorruptionError: the file is damaged.
+            StorageError: it cannot be read.
+        """
+        path = self.path / "incarnation"
+        content = read_checked(path, _INCARNATION_FORM)
+        try:
+            return None if content is None else load_typed(content, int)
+        except UndecodableError as error:
+            raise CorruptionError(f"{path}: the incarnation file is damaged; restore it from a backup") from error
+
     def next_incarnation(self) -> int:
         """Raise the incarnation durably and return it: 1 at the first start. No number is ever returned twice.
 
@@ -240,11 +254,9 @@ class DataDirectory:
         """
         self._require_lock()
         path = self.path / "incarnation"
-        content = read_checked(path, _INCARNATION_FORM)
-        try:
-            last = load_typed(content or b"", int)
-        except UndecodableError as error:
-            raise CorruptionError(f"{path}: the incarnation file is missing or damaged; restore it from a backup") from error
+        last = self.incarnation()
+        if last is None:
+            raise CorruptionError(f"{path}: the incarnation file is missing; restore it from a backup")
         newest = next(iter(self.manifests.checkpoints()), 0) >> CHECKPOINT_SEQUENCE_BITS
         if not newest <= last < INCARNATION_MAX:
             raise CorruptionError(

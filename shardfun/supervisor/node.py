@@ -375,7 +375,8 @@ class Supervisor:
             coordinator.membership.change(finished, Change.DIE)
         self._finished_shards = {}
         reason = f"shard {shard} died ({handle.exit_text()})"
-        log.warning(f"{reason}, recovering", checkpoint=checkpoint_name(coordinator.complete), pid=handle.pid)
+        event = f"{reason}, recovering"
+        log.warning(event, checkpoint=checkpoint_name(coordinator.complete), pid=handle.pid)
         assert self._pool is not None
         self._pool.hold_spares()
         coordinator.failure(shard, reason, trio.current_time())

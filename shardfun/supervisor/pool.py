@@ -5,7 +5,6 @@ Processes are spawned, never forked: nng is not fork safe. Standard input is the
 
 from __future__ import annotations
 
-import secrets
 import signal
 import subprocess
 import sys
@@ -258,7 +257,6 @@ class Pool:
     async def _send_bootstrap(self, handle: ShardHandle, url: str) -> None:
         bootstrap = {
             "control": url,
-            "token": secrets.token_hex(8),
             "runtime_dir": str(self._runtime_dir),
             "log_level": self._config.log.level,
             "config": self._config.to_dict(),

@@ -185,7 +185,7 @@ def test_problems_of_overrides_name_the_override(folder: Path) -> None:
             'write "200 ms" or "200 s"'
         ),
         "--set mesh.hots: mesh.hots: no such setting; did you mean 'host'?",
-        "environment variable SHARDFUN_FLOW__X: flow.x: no such setting; known: backlog_high, backlog_low, backlog_limit, ingress_batch",
+        "environment variable SHARDFUN_FLOW__X: flow.x: no such setting; known: backlog_high, backlog_low, backlog_limit, egress_pending, ingress_batch",
     ]
 
 
