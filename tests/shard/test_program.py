@@ -1,0 +1,121 @@
+"""Application and configuration: every way in which they do not fit gives one clear message before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shardfun import App, Context
+from shardfun.config.schema import Config, FailureConfig, FlowConfig, IngressConfig, MeshConfig, StateConfig
+from shardfun.errors import ApplicationImportError, ConfigurationError, DefinitionError
+from shardfun.shard.program import Application, import_app, limits_of
+
+
+def write(folder: Path, name: str, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / f"{name}.py").write_text(source, encoding="utf-8")
+    monkeypatch.syspath_prepend(folder)
+
+
+def test_an_application_is_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "from shardfun import App\nclass holder:\n    app = App('inner')\napp = App('outer')\n"
+    write(tmp_path, "found_app", source, monkeypatch)
+    assert import_app("found_app:app").name == "outer"
+    assert import_app("found_app:holder.app").name == "inner"
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "attribute", "reason"),
+    [
+        ("broken_one", "x = 1\ny = x / 0\n", "app", r"ZeroDivisionError: division by zero \(.*broken_one.py:2\)"),
+        ("broken_two", "raise SystemExit(3)\n", "app", r"SystemExit: 3 \(.*broken_two.py:1\)"),
+        ("broken_three", "x = 1\ndef f(:\n", "app", r"SyntaxError: .*broken_three.py:2"),
+        ("broken_four", "import no_such_module_at_all\n", "app", "No module named 'no_such_module_at_all'"),
+        ("broken_five", "apps = 1\n", "app", r"broken_five.py has no attribute 'app'; did you mean 'apps'\?"),
+        ("broken_six", "app = 1\n", "app", "a shardfun.App, got int"),
+    ],
+)
+def test_what_is_no_application(
+    name: str, source: str, attribute: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, name, source, monkeypatch)
+    with pytest.raises(ApplicationImportError, match=f"^application '{name}:{attribute}'.*{reason}"):
+        import_app(f"{name}:{attribute}")
+
+
+def test_a_module_that_does_not_exist() -> None:
+    with pytest.raises(ApplicationImportError, match=r"^application 'no_such_app:app' cannot be imported: ModuleNotFoundError"):
+        import_app("no_such_app:app")
+
+
+def test_a_wrong_definition_keeps_its_own_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "from shardfun import App\napp = App('x')\n@app.function('a/b')\ndef f(ctx): ...\n"
+    write(tmp_path, "broken_definition", source, monkeypatch)
+    with pytest.raises(DefinitionError, match=r"^function 'a/b': .*broken_definition.py:"):
+        import_app("broken_definition:app")
+
+
+# ---- the configuration ---------------------------------------------------------------------------------------------------
+def application() -> App:
+    app = App("shop")
+
+    @app.function("shop/cart")
+    def cart(ctx: Context, message: Any) -> None: ...
+
+    @app.function("shop/log")
+    def log(ctx: Context, message: Any) -> None: ...
+
+    @app.on_end("shop/log")
+    def end(ctx: Context) -> None: ...
+
+    @app.router("orders")
+    def route(record: Any) -> Any:
+        return ()
+
+    return app
+
+
+def config(**sections: Any) -> Config:
+    return Config(app="some:app", name="test", data_dir=Path("/nowhere"), **sections)
+
+
+def entry(**settings: Any) -> IngressConfig:
+    return IngressConfig(kind="file", options=None, **settings)
+
+
+def test_what_fits() -> None:
+    ingress = {"orders": entry(), "clicks": entry(target="shop/cart", id_field="user")}
+    made = Application(config(ingress=ingress), application())
+    program = made.program({})
+    assert [function.spec.typename for function in program.functions] == ["shop/cart", "shop/log"]
+    assert len(program.routes["orders"].routers) == 1
+    assert program.routes["orders"].target is None
+    assert (program.routes["clicks"].target, program.routes["clicks"].id_field) == ("shop/cart", "user")
+    assert program.routes["clicks"].routers == ()
+    assert made.types_with_end == {"shop/log"}
+
+
+def test_all_mismatches_are_told_at_once() -> None:
+    ingress = {"order": entry(), "clicks": entry(target="shop/card"), "zoo": entry(target="zoo/bear")}
+    with pytest.raises(ConfigurationError) as caught:
+        Application(config(ingress=ingress), application())
+    first, second, third = caught.value.problems
+    assert first.startswith("ingress.order: expected a router in the application (@app.router('order'))")
+    assert first.endswith("routers exist for: orders")
+    assert second == "ingress.clicks.target: the application has no function 'shop/card'; did you mean 'shop/cart'?"
+    assert third == "ingress.zoo.target: the application has no function 'zoo/bear'; known: shop/cart, shop/log"
+
+
+def test_settings_reach_the_core() -> None:
+    limits = limits_of(
+        config(
+            mesh=MeshConfig(frame_messages=7, window_frames=3),
+            state=StateConfig(cache_bytes=1 << 21, dirty_soft_bytes=1 << 17, dirty_hard_bytes=1 << 18),
+            failure=FailureConfig(retries=9, validate_sends=True),
+            flow=FlowConfig(backlog_limit=77_000),
+        )
+    )
+    assert (limits.frame_messages, limits.window_frames, limits.mailbox_refill) == (7, 3, 28)
+    assert (limits.cache_bytes, limits.dirty_soft_bytes, limits.dirty_hard_bytes) == (1 << 21, 1 << 17, 1 << 18)
+    assert (limits.retries, limits.validate_sends, limits.backlog_limit) == (9, True, 77_000)
