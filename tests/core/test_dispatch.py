@@ -18,6 +18,7 @@ from shardfun.core.snapshot import EMPTY_QUEUES
 from shardfun.errors import BacklogLimitError, ContextClosedError, PayloadTypeError, UnknownTargetError
 from shardfun.model.columns import Batch, encode_block
 from shardfun.model.doors import IngressBatch, Reject
+from shardfun.model.frames import decode_frame
 from shardfun.model.keyspace import owner_of
 from shardfun.model.payload import Payloads, payload_types
 
@@ -308,3 +309,48 @@ def test_a_program_needs_a_runner_per_function() -> None:
     broken = type(program)(program.functions, program.runners[:1], {}, {}, program.context)
     with pytest.raises(ValueError, match="zip"):
         ShardCore(ShardIdentity("j", 0, 1), StartPoint(1, 0, b"", EMPTY_QUEUES), broken, Limits(), {}.get)
+
+
+# ---- frames --------------------------------------------------------------------------------------------------------------
+def carried(sizes: list[int], limits: Limits) -> tuple[list[str], list[dict[str, Any]], list[int]]:
+    """Texts of these sizes from shard 0 to shard 1: what arrived, what was parked, the messages of each frame."""
+    app = App("sizes")
+
+    @app.function("t/f")
+    def f(ctx: Context, message: str) -> None: ...
+
+    left, right = (core_of(app, shards=2, shard=shard, limits=limits) for shard in (0, 1))
+    id = next(id for id in "abcdef" if owner_of(id, 2) == 1)
+    texts = [f"{number}:".ljust(size, "x") for number, size in enumerate(sizes)]
+    left.dispatcher.ingest_messages([("t/f", id, text) for text in texts])
+    left.dispatcher.route_ingested()
+    frames: list[int] = []
+    while (raw := left.next_frame(1, flush=True)) is not None:
+        assert len(raw) <= limits.frame_bytes_max
+        frames.append(decode_frame(raw).body.messages)  # type: ignore[union-attr]
+        right.receive(0, raw)
+        right.fill_mailboxes()
+        while (credit := right.next_frame(0, flush=True)) is not None:
+            left.receive(1, credit)
+    assert left.backlog == 0
+    return [value for _, _, _, value in waiting_of(right, 1)], letters_of(left.table.writes), frames
+
+
+@given(st.lists(st.sampled_from([1, 50, 300, 800, 1500]), min_size=1, max_size=40))
+@settings(max_examples=60, deadline=None)
+def test_no_frame_is_too_large_and_only_what_never_fits_is_parked(sizes: list[int]) -> None:
+    limits = Limits(frame_messages=8, window_frames=2, mailbox_refill=1000, frame_bytes=500, frame_bytes_max=1000, retries=0)
+    arrived, letters, _ = carried(sizes, limits)
+    assert [int(text.partition(":")[0]) for text in arrived] == [n for n, size in enumerate(sizes) if size < 1000]
+    assert [int(letter["payload"].partition(":")[0]) for letter in letters] == [
+        n for n, size in enumerate(sizes) if size > 1000
+    ]
+    assert all("at most 1000" in letter["reason"] for letter in letters)
+
+
+def test_frames_follow_the_size_of_their_messages() -> None:
+    limits = Limits(frame_messages=16, window_frames=2, mailbox_refill=1000, frame_bytes=1000, frame_bytes_max=100_000)
+    _, _, frames = carried([400] * 40 + [4] * 60, limits)
+    assert frames[0] == 16
+    assert min(frames[:-1]) <= 2
+    assert max(frames[-4:]) == 16, "small ones share frames again"

@@ -27,7 +27,7 @@ def messages_of(batch: Batch) -> list[tuple[str, Any, Any]]:
 @given(
     st.lists(
         st.tuples(st.sampled_from(["rows", "batch", "senders", "typed"]), numbers)
-        | st.tuples(st.just("take"), st.integers(1, 5))
+        | st.tuples(st.sampled_from(["take", "undo"]), st.integers(1, 5))
         | st.tuples(st.just("snapshot"), st.none()),
         max_size=20,
     )
@@ -59,6 +59,10 @@ def test_against_a_deque(actions: list[tuple[str, Any]]) -> None:
                 taken = messages_of(queue.take(given_numbers))
                 assert 1 <= len(taken) <= given_numbers
                 assert taken == [model.popleft() for _ in taken]
+            case "undo" if model:
+                before = len(queue)
+                queue.put_back(queue.take(given_numbers))
+                assert len(queue) == before
             case "snapshot":
                 snapshots.append((queue.snapshot(), list(model)))
         assert len(queue) == len(model)

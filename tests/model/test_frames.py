@@ -90,7 +90,7 @@ MESSAGES = [
     control.Abort(3, 8),
     control.Complete(3, 8, end=True),
     control.Finish(3),
-    control.Warm(17, "token"),
+    control.Warm(17),
     control.Ready(3, {2: "tcp://127.0.0.1:1"}, ["note"]),
     control.Prepared(
         3, 8, b"d" * 16, 1000, 10, at_end=True, quiet=False, ended=False, loop_s=0.5, positions={"in": {"offset": 7}}
