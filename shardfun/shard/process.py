@@ -64,7 +64,6 @@ GC_THRESHOLDS = (
     1000,
 )  # user code may make cycles, so the collector stays on; but it must not visit all records often
 FREEZE_EVERY_BYTES = 64 << 20
-APPLY_RETRIES = 3
 APPLY_RETRY_S = 1.0
 LAST_FIGURES_S = 0.03  # nng sends in the background; the last figures should arrive before the process is gone
 LAST_WORDS_S = 5.0  # time for a fatal message to arrive; the supervisor ends the process when it has it
@@ -106,6 +105,7 @@ class ShardProcess:
         self._running = False
         self._finishing = False
         self._done = False
+        self._ending = False
         self._changed_reported_for = -1
         self._urgent_reported_for = -1
         self._frozen_at_bytes = 0
@@ -119,7 +119,6 @@ class ShardProcess:
 
         Raises:
             LocalProtocolError, AssertionError: a bug; the process has to go, recovery brings the shard back.
-            CorruptionError: stored state is damaged; the next start takes the ladder.
         """
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         gc.collect()
@@ -129,11 +128,14 @@ class ShardProcess:
             nursery.start_soon(self._storage.run)
             for worker in self._publishing.values():
                 nursery.start_soon(worker.run)
-            while not self._done:
-                if self._iterate():
-                    await trio.lowlevel.checkpoint()
-                else:
-                    await self._park()
+            try:
+                while not self._done:
+                    if self._iterate():
+                        await trio.lowlevel.checkpoint()
+                    else:
+                        await self._park()
+            finally:
+                self._ending = True
             self.send(self.sample())
             await trio.sleep(LAST_FIGURES_S)
             nursery.cancel_scope.cancel()
@@ -158,9 +160,7 @@ class ShardProcess:
             except (ChannelLossError, ProtocolError) as error:
                 self._report_loss(str(error), -1)
             except ShardfunError as error:
-                if isinstance(error, CorruptionError):
-                    raise
-                self._fatal(error)
+                self._stop_node(error)
             if self._fabric is not None and self._fabric.lost_peer is not None:
                 self._report_loss("the connection is gone", self._fabric.lost_peer)
             self._report_changed()
@@ -336,6 +336,13 @@ class ShardProcess:
                 self._urgent_reported_for = cut
             self.send(Changed(core.incarnation, urgent))
 
+    def _stop_node(self, error: ShardfunError) -> None:
+        """An error while running that would come again after a recovery. A start looks closer at damage than a recovery can."""
+        if isinstance(error, CorruptionError):
+            hint = "start the node again, and if that does not repair it, restore the data directory from a backup"
+            error = CorruptionError(f"{error}; {hint}", errno=error.errno)
+        self._fatal(error)
+
     def _fatal(self, error: ShardfunError) -> None:
         """The node has to stop: say why, and wait to be ended."""
         self._running = False
@@ -373,7 +380,10 @@ class ShardProcess:
         if core is not self._core:
             return
         if isinstance(result, Failed):
-            if isinstance(result.error, CorruptionError) or not isinstance(result.error, StorageError):
+            if isinstance(result.error, CorruptionError):
+                self._stop_node(result.error)
+                return
+            if not isinstance(result.error, StorageError):
                 raise result.error
             log.warning("checkpoint cannot be written", checkpoint=checkpoint, error=str(result.error))
             core.delta_failed(checkpoint, str(result.error))
@@ -388,14 +398,20 @@ class ShardProcess:
         return seconds
 
     def _apply(self, store: LevelDBStore, effect: ApplyDelta) -> dict[str, list[str]]:
-        """In the storage thread: apply, and for the end of a bounded run find the addresses with stored state."""
-        for attempt in range(APPLY_RETRIES + 1):
+        """In the storage thread: apply, and for the end of a bounded run find the addresses with stored state.
+
+        A disk that refuses (full, most often) is tried again until it does not, or the incarnation is over: there is nothing
+        else to do with a complete checkpoint. Meanwhile no other begins, and by the limit of changed state all comes to rest.
+        """
+        reset = self._reset
+        while True:
             try:
                 store.apply_delta(effect.checkpoint, effect.blocks)
                 break
             except StorageError as error:
-                if attempt == APPLY_RETRIES or isinstance(error, CorruptionError):
+                if isinstance(error, CorruptionError) or self._reset is not reset or self._ending:
                     raise
+                log.warning("checkpoint cannot be applied, will try again", error=str(error))
                 time.sleep(APPLY_RETRY_S)
         stored: dict[str, list[str]] = {}
         wanted = self._application.types_with_end
@@ -404,14 +420,22 @@ class ShardProcess:
                 address = parse_state_key(key)
                 if address is not None and address.typename in wanted:
                     stored.setdefault(address.typename, []).append(address.id)
-        store.maintain()
+        try:
+            store.maintain()
+        except CorruptionError:
+            raise
+        except StorageError as error:  # it is tried again after the next checkpoint
+            log.warning("store cannot be flushed", error=str(error))
         return stored
 
     def _delta_applied(self, core: ShardCore, checkpoint: int, result: Any) -> None:
         if core is not self._core:
             return
         if isinstance(result, Failed):
-            raise result.error
+            if not isinstance(result.error, CorruptionError):
+                raise result.error
+            self._stop_node(result.error)
+            return
         core.delta_applied(checkpoint, result)
         if core.table.cached_bytes > self._frozen_at_bytes + FREEZE_EVERY_BYTES:
             gc.freeze()  # a full collection over a million records takes 0.1 s

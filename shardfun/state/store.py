@@ -226,8 +226,13 @@ class LevelDBStore:
 
     def _fetch_target(self, target: Mark) -> DeltaReader:
         """The newest delta, checked before anything is changed."""
-        delta = self._fetch(target.checkpoint)
-        redo_chain(Mark(delta.header.parent, delta.header.parent_digest), target, lambda _: delta, self._identity)
+        try:
+            delta = self._fetch(target.checkpoint)
+            redo_chain(Mark(delta.header.parent, delta.header.parent_digest), target, lambda _: delta, self._identity)
+        except CorruptionError as error:
+            raise CorruptionError(
+                f"{error}. The newest complete checkpoint is not whole without it; restore the data directory from a backup"
+            ) from error
         return delta
 
     def _reopen(self, target: Mark) -> None:

@@ -6,6 +6,7 @@ Everything on one Trio loop. The coordinator is only ever called from here, in c
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -60,6 +61,8 @@ from shardfun.supervisor.status import checkpoint_status, finished_status, node_
 
 TICK_S = 0.25
 DISK_JOBS_MAX = 100
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL_RETRY_S = 1.0
 RUNTIME_NAME_BYTES = 6
 LOSS_GRACE_S = 0.05
 
@@ -250,13 +253,21 @@ class Supervisor:
         self._jobs.send_nowait((job, done))
 
     async def _disk(self, jobs: trio.MemoryReceiveChannel[tuple[Callable[[], Any], Callable[[Any], None]]]) -> None:
-        """Jobs on the disk, in order. An error here is fail-stop: whether a manifest is durable is only known after a restart."""
+        """Jobs on the disk, in order. An error here is fail-stop: whether a manifest is durable is only known after a restart.
+
+        Except for a full disk: then a job is done again until there is room, as a whole and with the same content.
+        """
         async for job, done in jobs:
-            try:
-                result = await trio.to_thread.run_sync(job)
-            except ShardfunError as error:
-                self._fail(error)
-                return
+            while True:
+                try:
+                    result = await trio.to_thread.run_sync(job)
+                    break
+                except ShardfunError as error:
+                    if not (isinstance(error, StorageError) and error.errno in DISK_FULL):
+                        self._fail(error)
+                        return
+                    log.warning("disk full, waiting for space", error=str(error))
+                    await trio.sleep(DISK_FULL_RETRY_S)
             done(result)
             self._perform()
 
@@ -442,9 +453,13 @@ class Supervisor:
     def _write_node(self) -> None:
         """Keep on disk who runs here, for ``status`` and for the clean-up of the next start."""
         marks = [] if self._pool is None else [mark_of(handle.pid) for handle in self._pool.handles]
-        self._directory.write_node(
-            NodeRecord(pid=os.getpid(), url=self._status_url, runtime_dir=str(self._runtime_dir), processes=marks)
-        )
+        record = NodeRecord(pid=os.getpid(), url=self._status_url, runtime_dir=str(self._runtime_dir), processes=marks)
+        try:
+            self._directory.write_node(record)
+        except StorageError as error:
+            if self._pool is None or error.errno not in DISK_FULL:
+                raise
+            log.warning("disk full: the processes of this node are not on record", error=str(error))
 
     def status(self) -> NodeStatus:
         """The node's figures now; any time."""

@@ -18,8 +18,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cbor2
-
 MARK = "SHARDFUN_TEST_NODE"  # one underscore between the words, so it is no setting
 EXIT_S = 30
 APPS = Path(__file__).parent
@@ -186,14 +184,3 @@ def file_ingress(path: str = "in.jsonl", more: str = "") -> str:
 
 
 FILE_EGRESS = '[egress.out]\nkind = "file"\npath = "out-{partition}.jsonl"\n'
-
-
-def rewrite_job(data: Path, **changes: Any) -> None:
-    """Change the job file as another release would have written it, checksum included."""
-    from shardfun.state.directory import _JOB_FORM
-    from shardfun.state.files import read_checked, write_checked
-
-    path = data / "job"
-    content = read_checked(path, _JOB_FORM)
-    assert content is not None
-    write_checked(path, _JOB_FORM, cbor2.dumps(cbor2.loads(content) | changes))
