@@ -230,15 +230,10 @@ class Dispatcher:
         target = Address(f"ingress/{ingress}", position)
         self._write_letter(target, None, {"payload_type": INGRESS_RECORD, "payload": raw}, reason, trace, 0)
 
-    def park_oversize(self, target: FunctionType, batch: Batch, size: int, limit: int) -> None:
-        """The one message of ``batch`` does not fit into a frame: it is parked where it was sent.
-
-        Args:
-            size: of the frame, in bytes; at most ``limit`` was expected.
-        """
-        ((id, sender, value),) = zip(batch.ids, batch.senders or [None], batch.values, strict=True)
-        reason = f"the message takes {size} bytes, and a frame between shards has at most {limit}; send less, or in pieces"
-        self._park(Address(target.typename, id), _sender(sender, batch.sender_type), value, reason, "", 0)
+    def park_unsendable(self, target: FunctionType, single: Batch, reason: str) -> None:
+        """The one message of ``single`` cannot leave this shard: it is parked where it was sent."""
+        ((id, sender, value),) = zip(single.ids, single.senders or [None], single.values, strict=True)
+        self._park(Address(target.typename, id), _sender(sender, single.sender_type), value, reason, "", 0)
 
     def _park(self, target: Address, sender: Address | None, value: Any, reason: str, trace: str, attempts: int) -> None:
         described = value.type if type(value) is Encoded else self.types[target.typename].payloads.by_class[type(value)]

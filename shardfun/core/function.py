@@ -88,6 +88,17 @@ class FieldSpec:
             msg = f"state field {self.name!r}: the stored value is not of the declared type: {error}"
             raise PayloadTypeError(msg) from error
 
+    def check(self, value: Any) -> None:
+        """Check a new value of an immutable field as far as it costs nothing: its class, and that a text can be encoded.
+
+        Raises:
+            PayloadTypeError, UnicodeEncodeError: it could not be stored.
+        """
+        if type(value) not in self.classes:
+            raise self.mismatch(value)
+        if type(value) is str:
+            value.encode()
+
     def mismatch(self, value: Any) -> PayloadTypeError:
         """The error for a value of a wrong class."""
         expected = " | ".join(member.name for member in self.types)

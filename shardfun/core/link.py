@@ -84,8 +84,9 @@ class Link:
             self._granted = self._taken + self._window
             return self._frame(cut, ["credit", self._granted])
         if blocks is not None and self.data_sent < self._credit_limit:
+            raw = self._frame(cut, blocks())
             self.data_sent += 1
-            return self._frame(cut, blocks())
+            return raw
         return None
 
     def take_back(self) -> None:
@@ -105,8 +106,9 @@ class Link:
             self.frame_messages = min(limits.frame_messages, 2 * self.frame_messages)
 
     def _frame(self, cut: int, body: list[Any]) -> bytes:
-        self._sequence += 1
-        return encode_frame(self._incarnation, self._sequence, cut, body)
+        raw = encode_frame(self._incarnation, self._sequence + 1, cut, body)
+        self._sequence += 1  # not before: what cannot be encoded is not sent
+        return raw
 
     # ---- receiving ------------------------------------------------------------------------------------------------------
     def receive(self, frame: Frame) -> Barrier | Data | None:

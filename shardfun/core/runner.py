@@ -71,8 +71,8 @@ def invoke(target: FunctionType, record: Any, sender: Any, sender_type: str | No
         for field in function.spec.fields:
             if not field.immutable:
                 setattr(record, "_encoded_" + field.name, field.encode(getattr(record, field.name)))
-            elif type(getattr(record, field.name)) not in field.classes:
-                raise field.mismatch(getattr(record, field.name))  # noqa: TRY301 - undone below like any other failure
+            else:
+                field.check(getattr(record, field.name))
     except BaseException:
         function.restore(record, before)
         del dispatcher.effects[mark:]
@@ -121,8 +121,13 @@ _CHECK_IMMUTABLE = """\
             if record.{name} is not old_{name}:
                 if type(record.{name}) {test}:
                     raise mismatch_{name}(record.{name})
-                changed = True
+{text}                changed = True
 """
+
+_CHECK_TEXT = """\
+                if type(record.{name}) is str and not record.{name}.isascii():
+                    record.{name}.encode()
+"""  # a lone surrogate could never be stored; ``isascii`` looks at a flag
 
 _CHECK_MUTABLE = """\
             new = encode_{name}(record.{name})
@@ -160,7 +165,8 @@ def compile_runner(function: CompiledFunction) -> Runner:
             namespace["classes_" + name] = classes
             test = f"not in classes_{name}"
         save += f"        old_{name} = record.{name}\n"
-        check += _CHECK_IMMUTABLE.format(name=name, test=test)
+        text = _CHECK_TEXT.format(name=name) if str in classes else ""
+        check += _CHECK_IMMUTABLE.format(name=name, test=test, text=text)
     if spec.fields:
         check = f"            changed = False\n{check}{_MARK}"
     restore = "".join(f"            record.{f.name} = old_{f.name}\n" for f in spec.fields if f.immutable)

@@ -24,7 +24,7 @@ from shardfun.core.records import Loader, RecordTable
 from shardfun.core.runner import Runner
 from shardfun.core.snapshot import Cut, Queues, waiting_messages
 from shardfun.errors import BacklogLimitError
-from shardfun.model.columns import Batch, encode_block
+from shardfun.model.columns import ENCODE_ERRORS, Batch, encode_block, singles
 from shardfun.model.control import Abort, Complete, Trigger
 from shardfun.model.delta import DeltaSummary
 from shardfun.model.doors import IngressBatch, PublishedPosition
@@ -190,18 +190,20 @@ class ShardCore:
         if waiting < link.frame_messages and not (flush and waiting):
             return link.next_frame(self.participant.cut, None)
         taken: list[tuple[FunctionType, Batch]] = []
-        raw = link.next_frame(self.participant.cut, lambda: self._take_blocks(peer, link.frame_messages, taken))
-        while raw is not None and taken and len(raw) > self.limits.frame_bytes_max:
+        while True:
+            take = (lambda: self._take_blocks(peer, link.frame_messages, taken)) if self.dispatcher.outgoing(peer) else None
+            try:
+                raw = link.next_frame(self.participant.cut, take)
+            except ENCODE_ERRORS:
+                self._park_unencodable(link, taken)
+                continue
+            if raw is None or not taken:
+                return raw
+            if len(raw) <= self.limits.frame_bytes_max:
+                link.adapt(len(raw), self.limits)
+                return raw
             link.take_back()
             self._split_or_park(link, taken, len(raw))
-            waiting = self.dispatcher.outgoing(peer)
-            raw = link.next_frame(
-                self.participant.cut,
-                (lambda: self._take_blocks(peer, link.frame_messages, taken)) if waiting else None,
-            )
-        if raw is not None and taken:
-            link.adapt(len(raw), self.limits)
-        return raw
 
     def _take_blocks(self, peer: int, room: int, taken: list[tuple[FunctionType, Batch]]) -> list[Any]:
         blocks: list[Any] = []
@@ -219,12 +221,31 @@ class ShardCore:
         messages = sum(len(batch.ids) for _, batch in taken)
         if messages == 1:
             ((target, batch),) = taken
-            self.dispatcher.park_oversize(target, batch, size, self.limits.frame_bytes_max)
+            limit = self.limits.frame_bytes_max
+            reason = f"the message takes {size} bytes, and a frame between shards has at most {limit}; send less, or in pieces"
+            self.dispatcher.park_unsendable(target, batch, reason)
             self.changed = True
         else:
             for target, batch in reversed(taken):
                 target.queues[link.peer].put_back(batch)
             link.frame_messages = max(1, messages // 2)
+        taken.clear()
+
+    def _park_unencodable(self, link: Link, taken: list[tuple[FunctionType, Batch]]) -> None:
+        """A message has a value that cannot be encoded, which its constructor let pass: find it, park it, keep the others."""
+        for target, batch in reversed(taken):
+            good: list[Batch] = []
+            for single in singles(batch):
+                try:
+                    encode_frame(0, 0, 0, [encode_block(target.typename, target.payloads, single)])
+                except ENCODE_ERRORS as error:
+                    reason, _ = describe_error(error, 0)
+                    self.dispatcher.park_unsendable(target, single, f"the payload cannot be encoded: {reason}")
+                    self.changed = True
+                else:
+                    good.append(single)
+            for single in reversed(good):
+                target.queues[link.peer].put_back(single)
         taken.clear()
 
     def fill_mailboxes(self) -> bool:

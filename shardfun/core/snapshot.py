@@ -4,7 +4,8 @@
 A message that was sent before its sender's cut and not executed before its receiver's is in exactly one of: the sender's
 outbox, the receiver's mailbox, inbox or channel log.
 
-The encoding is one CBOR map. Mailbox and outboxes are blocks as on the wire; inbox and logs are the raw frames.
+The encoding is one CBOR map. Mailbox and outboxes are blocks as on the wire, each a byte string of its own; inbox and logs are
+the raw frames.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import cbor2
 import msgspec
 
 from shardfun.core.dispatch import Dispatcher
-from shardfun.errors import CorruptionError
-from shardfun.model.columns import Batch, encode_block
+from shardfun.errors import CorruptionError, ProtocolError
+from shardfun.model.columns import Batch, check_block, dump_blocks
 from shardfun.model.payload import Payloads
 
 QUEUES_FORMAT = 1
@@ -74,10 +75,10 @@ def encode_queues(cut: Cut) -> Iterator[bytes | None]:
 
     The logs are read at the very end, so the caller may ask for that piece only once alignment is over.
     """
-    mailbox: list[Any] = []
+    mailbox: list[bytes] = []
     for piece in _encode_waiting(cut.mailbox, mailbox):
         yield piece
-    outboxes: dict[int, list[Any]] = {}
+    outboxes: dict[int, list[bytes]] = {}
     for peer, waiting in cut.outboxes.items():
         for piece in _encode_waiting(waiting, outboxes.setdefault(peer, [])):
             yield piece
@@ -99,14 +100,14 @@ def encode_queues(cut: Cut) -> Iterator[bytes | None]:
     )
 
 
-def _encode_waiting(waiting: Waiting, blocks: list[Any]) -> Iterator[None]:
+def _encode_waiting(waiting: Waiting, blocks: list[bytes]) -> Iterator[None]:
     for typename, payloads, batches in waiting:
         for batch in batches:
             for start in range(0, len(batch.ids), ENCODE_MESSAGES):
                 stop = start + ENCODE_MESSAGES
                 senders = None if batch.senders is None else batch.senders[start:stop]
                 part = Batch(batch.ids[start:stop], senders, batch.sender_type, batch.values[start:stop])
-                blocks.append(encode_block(typename, payloads, part))
+                blocks += dump_blocks(typename, payloads, part)
                 yield None
 
 
@@ -137,11 +138,25 @@ def decode_queues(data: bytes) -> Queues:
         CorruptionError: it is not one, or of another format.
     """
     try:
-        queues = msgspec.convert(cbor2.loads(data), Queues)
-    except (cbor2.CBORDecodeError, msgspec.ValidationError, ValueError, TypeError, RecursionError) as error:
+        plain = cbor2.loads(data)
+        if type(plain) is dict and type(plain.get("outboxes")) is dict and "mailbox" in plain:
+            plain["mailbox"] = _load_blocks(plain["mailbox"])
+            plain["outboxes"] = {peer: _load_blocks(blocks) for peer, blocks in plain["outboxes"].items()}
+        queues = msgspec.convert(plain, Queues)
+    except (cbor2.CBORDecodeError, msgspec.ValidationError, ProtocolError, ValueError, TypeError, RecursionError) as error:
         msg = f"queues section of a checkpoint: {error}"
         raise CorruptionError(msg) from error
     if queues.format != QUEUES_FORMAT:
         msg = f"queues section of a checkpoint: expected format {QUEUES_FORMAT}, got {queues.format}"
         raise CorruptionError(msg)
     return queues
+
+
+def _load_blocks(raws: Any) -> Any:
+    """Encoded blocks to blocks; what is something else is left for the check of the whole."""
+    if type(raws) is not list or not all(type(raw) is bytes for raw in raws):
+        return raws
+    blocks = [cbor2.loads(raw) for raw in raws]
+    for block in blocks:
+        check_block(block)
+    return blocks

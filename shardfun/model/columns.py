@@ -18,8 +18,10 @@ break the order between one sender and one target, and a run per change of sende
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
+
+import cbor2
 
 from shardfun.errors import PayloadTypeError, ProtocolError
 from shardfun.model.address import Address
@@ -106,6 +108,33 @@ def _encode_values(payloads: Payloads, values: Sequence[Any]) -> tuple[list[Any]
         grouped[position].append(value)
     encoded = [[found.name, found.encode_column(group)] for found, group in zip(order, grouped, strict=True)]
     return encoded, bytes(index) if len(order) <= COLUMN_TYPES_MAX else index
+
+
+ENCODE_ERRORS = (TypeError, ValueError, OverflowError, RecursionError, cbor2.CBOREncodeError, PayloadTypeError)
+"""What encoding a block raises for a value that its constructor let pass: a lone surrogate, a field of a wrong type."""
+
+
+def dump_blocks(typename: str, payloads: Payloads, batch: Batch) -> list[bytes]:
+    """A batch as encoded blocks, mostly one. Never fails: a message that has no encoding is kept as what can be said of it.
+
+    Such a message is undecodable when the block is read, and so becomes a dead letter.
+    """
+    try:
+        return [cbor2.dumps(encode_block(typename, payloads, batch))]
+    except ENCODE_ERRORS as error:
+        if len(batch.ids) > 1:
+            return [raw for single in singles(batch) for raw in dump_blocks(typename, payloads, single)]
+        text = f"{batch.values[0]!r:.200}".encode(errors="backslashreplace").decode()
+        sender_types, sender_ids = _encode_senders(batch)
+        columns = [[f"a payload without encoding ({type(error).__name__})", [text]]]
+        return [cbor2.dumps([typename, join_texts(batch.ids), sender_types, sender_ids, columns, None])]
+
+
+def singles(batch: Batch) -> Iterator[Batch]:
+    """The messages of a batch, each as a batch of its own."""
+    for position, id in enumerate(batch.ids):
+        senders = None if batch.senders is None else [batch.senders[position]]
+        yield Batch([id], senders, batch.sender_type, [batch.values[position]])
 
 
 def block_size(block: list[Any]) -> int:
