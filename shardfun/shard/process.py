@@ -20,10 +20,8 @@ import trio
 
 from shardfun.config.schema import Config
 from shardfun.core.effects import ApplyDelta, DeleteDelta, SendControl, WriteDelta
-from shardfun.core.function import parse_state_key
 from shardfun.core.participant import ShardIdentity
 from shardfun.core.shard import ShardCore, StartPoint
-from shardfun.core.snapshot import EMPTY_QUEUES, decode_queues
 from shardfun.errors import ChannelLossError, CorruptionError, LocalProtocolError, ProtocolError, ShardfunError, StorageError
 from shardfun.mesh.channel import Channel
 from shardfun.mesh.fabric import Endpoint, Fabric
@@ -50,21 +48,17 @@ from shardfun.shard.doors import Egress, Ingress
 from shardfun.shard.heartbeat import LongRuns, resident_bytes
 from shardfun.shard.loop import HotLoop
 from shardfun.shard.program import Application, limits_of
+from shardfun.shard.storage import Place, Storage
 from shardfun.shard.worker import Completions, Failed, Worker
 from shardfun.state.options import StoreOptions
-from shardfun.state.store import LevelDBStore
 from shardfun.telemetry.logs import open_log_context
 
 EXIT_BUG = 70
 EXIT_STORAGE = 71
 SWITCH_INTERVAL_S = 0.0005  # with the default, a loop that releases the GIL only for instants starves its own worker threads
-GC_THRESHOLDS = (
-    50_000,
-    50,
-    1000,
-)  # user code may make cycles, so the collector stays on; but it must not visit all records often
+GC_THRESHOLDS = (50_000, 50, 1000)
+"""User code may make cycles, so the collector stays on; but it must not visit all records often."""
 FREEZE_EVERY_BYTES = 64 << 20
-APPLY_RETRY_S = 1.0
 LAST_FIGURES_S = 0.03  # nng sends in the background; the last figures should arrive before the process is gone
 LAST_WORDS_S = 5.0  # time for a fatal message to arrive; the supervisor ends the process when it has it
 
@@ -87,14 +81,17 @@ class ShardProcess:
         self._control_out: deque[bytes] = deque()
         self._endpoint = endpoint
         self._completions = Completions()
-        self._storage = Worker(self._completions)
+        self._storage_worker = Worker(self._completions)
+        self._storage = Storage(
+            self._storage_worker,
+            StoreOptions(write_buffer_bytes=self._config.state.write_buffer_bytes),
+            application.types_with_end,
+        )
         self._publishing = {name: Worker(self._completions) for name in self._config.egress}
         self._epoll = select.epoll()
         self._epoll.register(control.receive_fd, select.EPOLLIN)
         self._epoll.register(self._completions.fd, select.EPOLLIN)
-        self._identity: ShardIdentity | None = None
-        self._directory = Path()
-        self._store: LevelDBStore | None = None
+        self._place: Place | None = None
         self._readers: dict[str, IngressReader] = {}
         self._sinks: dict[str, EgressSink] = {}
         self._egress: Egress | None = None
@@ -105,7 +102,6 @@ class ShardProcess:
         self._running = False
         self._finishing = False
         self._done = False
-        self._ending = False
         self._changed_reported_for = -1
         self._urgent_reported_for = -1
         self._frozen_at_bytes = 0
@@ -125,7 +121,7 @@ class ShardProcess:
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._storage.run)
+            nursery.start_soon(self._storage_worker.run)
             for worker in self._publishing.values():
                 nursery.start_soon(worker.run)
             try:
@@ -135,14 +131,13 @@ class ShardProcess:
                     else:
                         await self._park()
             finally:
-                self._ending = True
+                self._storage.give_up()
             self.send(self.sample())
             await trio.sleep(LAST_FIGURES_S)
             nursery.cancel_scope.cancel()
         if self._egress is not None:
             self._egress.close()
-        if self._store is not None:
-            self._store.close()
+        self._storage.close()
 
     def _iterate(self) -> bool:
         self._seen_at = time.monotonic()
@@ -215,8 +210,8 @@ class ShardProcess:
         return busy
 
     def _assign(self, message: Assign) -> None:
-        self._identity = identity = ShardIdentity(message.job, message.shard, message.shards)
-        self._directory = Path(message.directory)
+        identity = ShardIdentity(message.job, message.shard, message.shards)
+        self._place = Place(identity, Path(message.directory))
         self._context.shard = identity.shard
         partition = Partition(identity.shard, identity.shards, lambda key: owner_of(key, identity.shards) == identity.shard)
         self._readers = self._application.readers(partition)
@@ -236,7 +231,8 @@ class ShardProcess:
                 self._unwatch(channel)
             self._fabric.close()
             self._fabric = None
-        self._storage.submit(lambda: self._restore(message), lambda result: self._restored(message, result))
+        assert self._place is not None
+        self._storage.restore(self._place, message.complete, message.digest, lambda result: self._restored(message, result))
 
     def _unwatch(self, channel: Channel) -> None:
         for fd in (channel.receive_fd, channel.send_fd):
@@ -244,21 +240,6 @@ class ShardProcess:
                 self._epoll.unregister(fd)
             except (FileNotFoundError, OSError):
                 continue  # the send side is watched only now and then
-
-    def _restore(self, message: Reset) -> Any:
-        """In the storage thread."""
-        assert self._identity is not None
-        if self._store is None:
-            options = StoreOptions(write_buffer_bytes=self._config.state.write_buffer_bytes)
-            self._store = LevelDBStore.open(
-                self._directory,
-                job=self._identity.job,
-                shard=self._identity.shard,
-                shards=self._identity.shards,
-                options=options,
-            )
-        delta = self._store.recover(message.complete, message.digest)
-        return EMPTY_QUEUES if delta is None else decode_queues(delta.queues)
 
     def _restored(self, message: Reset, result: Any) -> None:
         if message is not self._reset:
@@ -268,13 +249,12 @@ class ShardProcess:
                 raise result.error
             self._fatal(result.error)
             return
-        assert self._identity is not None
-        assert self._store is not None
+        assert self._place is not None
         assert self._egress is not None
         start = StartPoint(message.incarnation, message.complete, message.digest, result)
         program = self._application.program(self._sinks)
         previous, self._core = self._core, None
-        core = ShardCore(self._identity, start, program, self._limits, self._store.get, previous)
+        core = ShardCore(self._place.identity, start, program, self._limits, self._storage.get, previous)
         if previous is not None:
             previous.retire()
         self._core = core
@@ -351,33 +331,31 @@ class ShardProcess:
 
     # ---- effects --------------------------------------------------------------------------------------------------------
     def _perform(self) -> None:
-        """Do what the core asks for. Storage jobs go to one worker, so they happen in the order asked."""
-        core, store = self._core, self._store
+        """Do what the core asks for."""
+        core = self._core
         assert core is not None
-        assert store is not None
         for effect in core.take_effects():
             match effect:
                 case SendControl(message):
                     self.send(message)
-                case WriteDelta(header, blocks, queues):
-                    self._context.checkpoint = header.checkpoint
-                    self._storage.submit(
-                        lambda header=header, blocks=blocks, queues=queues: store.write_delta(header, blocks, queues),  # type: ignore[misc]
-                        lambda result, n=header.checkpoint: self._delta_written(core, n, result),  # type: ignore[misc]
-                    )
-                case DeleteDelta(checkpoint):
+                case WriteDelta():
+                    checkpoint = effect.header.checkpoint
+                    self._context.checkpoint = checkpoint
+                    self._storage.write(effect, lambda result, n=checkpoint: self._delta_written(core, n, result))  # type: ignore[misc]
+                case DeleteDelta():
                     self._take_checkpoint_seconds()
-                    self._storage.submit(lambda n=checkpoint: store.delete_delta(n), _ignore)  # type: ignore[misc]
+                    self._storage.delete(effect)
                 case ApplyDelta():
-                    self._storage.submit(
-                        lambda effect=effect: self._apply(store, effect),  # type: ignore[misc]
-                        lambda result, n=effect.checkpoint: self._delta_applied(core, n, result),  # type: ignore[misc]
-                    )
+                    self._storage.apply(effect, lambda result, n=effect.checkpoint: self._delta_applied(core, n, result))  # type: ignore[misc]
                 case _:
                     assert_never(effect)
 
+    def _is_current(self, core: ShardCore) -> bool:
+        """Whether a result for ``core`` still means something: no reset has come since."""
+        return core is self._core and self._reset is not None and core.incarnation == self._reset.incarnation
+
     def _delta_written(self, core: ShardCore, checkpoint: int, result: Any) -> None:
-        if core is not self._core:
+        if not self._is_current(core):
             return
         if isinstance(result, Failed):
             if isinstance(result.error, CorruptionError):
@@ -397,39 +375,8 @@ class ShardProcess:
         seconds, self._loop.checkpoint_s = self._loop.checkpoint_s, 0.0
         return seconds
 
-    def _apply(self, store: LevelDBStore, effect: ApplyDelta) -> dict[str, list[str]]:
-        """In the storage thread: apply, and for the end of a bounded run find the addresses with stored state.
-
-        A disk that refuses (full, most often) is tried again until it does not, or the incarnation is over: there is nothing
-        else to do with a complete checkpoint. Meanwhile no other begins, and by the limit of changed state all comes to rest.
-        """
-        reset = self._reset
-        while True:
-            try:
-                store.apply_delta(effect.checkpoint, effect.blocks)
-                break
-            except StorageError as error:
-                if isinstance(error, CorruptionError) or self._reset is not reset or self._ending:
-                    raise
-                log.warning("checkpoint cannot be applied, will try again", error=str(error))
-                time.sleep(APPLY_RETRY_S)
-        stored: dict[str, list[str]] = {}
-        wanted = self._application.types_with_end
-        if effect.end and wanted:
-            for key, _ in store.scan():
-                address = parse_state_key(key)
-                if address is not None and address.typename in wanted:
-                    stored.setdefault(address.typename, []).append(address.id)
-        try:
-            store.maintain()
-        except CorruptionError:
-            raise
-        except StorageError as error:  # it is tried again after the next checkpoint
-            log.warning("store cannot be flushed", error=str(error))
-        return stored
-
     def _delta_applied(self, core: ShardCore, checkpoint: int, result: Any) -> None:
-        if core is not self._core:
+        if not self._is_current(core):
             return
         if isinstance(result, Failed):
             if not isinstance(result.error, CorruptionError):
@@ -464,11 +411,6 @@ class ShardProcess:
             resident_bytes=resident_bytes(),
             resumed_at=0.0 if loop is None else loop.resumed_at,
         )
-
-
-def _ignore(result: Any) -> None:
-    if isinstance(result, Failed):
-        log.warning("delta of an aborted checkpoint cannot be deleted", error=str(result.error))
 
 
 def end_process(code: int) -> NoReturn:

@@ -1,0 +1,138 @@
+"""A shard's storage as the process uses it: jobs for one worker thread, so that they happen in the order asked.
+
+That order is what makes a reset safe: the restore of a new incarnation waits behind whatever the old one still writes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from shardfun.core.effects import ApplyDelta, DeleteDelta, WriteDelta
+from shardfun.core.function import parse_state_key
+from shardfun.core.participant import ShardIdentity
+from shardfun.core.snapshot import EMPTY_QUEUES, Queues, decode_queues
+from shardfun.errors import CorruptionError, StorageError
+from shardfun.shard.worker import Failed, Worker
+from shardfun.state.options import StoreOptions
+from shardfun.state.store import LevelDBStore
+
+APPLY_RETRY_S = 1.0
+
+log = structlog.get_logger("shardfun.shard")
+
+Done = Callable[[Any], None]
+"""Called on the loop with the result of a job, or ``Failed``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Whose store, and where."""
+
+    identity: ShardIdentity
+    directory: Path
+
+
+class Storage:
+    """The store of one shard behind a worker.
+
+    Args:
+        types_with_end: function types whose addresses are looked for at the end of a bounded run.
+    """
+
+    def __init__(self, worker: Worker, options: StoreOptions, types_with_end: frozenset[str]) -> None:
+        self._worker = worker
+        self._options = options
+        self._types_with_end = types_with_end
+        self._store: LevelDBStore | None = None
+        self._restores = 0
+        self._ending = False
+
+    @property
+    def get(self) -> Callable[[bytes], bytes | None]:
+        """The store's ``get``, once it is restored."""
+        assert self._store is not None
+        return self._store.get
+
+    def restore(self, place: Place, complete: int, digest: bytes, done: Done) -> None:
+        """Bring the store to a complete checkpoint; the result is the checkpoint's ``Queues``."""
+        self._restores += 1
+        self._worker.submit(lambda: self._restore(place, complete, digest), done)
+
+    def write(self, effect: WriteDelta, done: Done) -> None:
+        """Write a delta; the result is its summary."""
+        store = self._open_store()
+        self._worker.submit(lambda: store.write_delta(effect.header, effect.blocks, effect.queues), done)
+
+    def delete(self, effect: DeleteDelta) -> None:
+        """Delete the delta of an aborted checkpoint."""
+        store = self._open_store()
+        self._worker.submit(lambda: store.delete_delta(effect.checkpoint), _warn)
+
+    def apply(self, effect: ApplyDelta, done: Done) -> None:
+        """Apply a complete checkpoint; the result is, for the end of a bounded run, the ids with state by typename."""
+        restore = self._restores
+        self._worker.submit(lambda: self._apply(effect, restore), done)
+
+    def give_up(self) -> None:
+        """The process ends: a job that waits for the disk to recover shall not wait any longer."""
+        self._ending = True
+
+    def close(self) -> None:
+        """Close the store, when the worker has ended."""
+        if self._store is not None:
+            self._store.close()
+
+    def _open_store(self) -> LevelDBStore:
+        assert self._store is not None
+        return self._store
+
+    # ---- in the worker's thread -----------------------------------------------------------------------------------------
+    def _restore(self, place: Place, complete: int, digest: bytes) -> Queues:
+        if self._store is None:
+            identity = place.identity
+            self._store = LevelDBStore.open(
+                place.directory, job=identity.job, shard=identity.shard, shards=identity.shards, options=self._options
+            )
+        delta = self._store.recover(complete, digest)
+        return EMPTY_QUEUES if delta is None else decode_queues(delta.queues)
+
+    def _apply(self, effect: ApplyDelta, restore: int) -> dict[str, list[str]]:
+        """A disk that refuses (full, most often) is tried again until it does not, or the incarnation is over.
+
+        There is nothing else to do with a complete checkpoint. Meanwhile no other begins, and by the limit of changed state all
+        comes to rest.
+        """
+        store = self._open_store()
+        while True:
+            try:
+                store.apply_delta(effect.checkpoint, effect.blocks)
+                break
+            except StorageError as error:
+                if isinstance(error, CorruptionError) or self._restores != restore or self._ending:
+                    raise
+                log.warning("checkpoint cannot be applied, will try again", error=str(error))
+                time.sleep(APPLY_RETRY_S)
+        stored: dict[str, list[str]] = {}
+        if effect.end and self._types_with_end:
+            for key, _ in store.scan():
+                address = parse_state_key(key)
+                if address is not None and address.typename in self._types_with_end:
+                    stored.setdefault(address.typename, []).append(address.id)
+        try:
+            store.maintain()
+        except CorruptionError:
+            raise
+        except StorageError as error:  # it is tried again after the next checkpoint
+            log.warning("store cannot be flushed", error=str(error))
+        return stored
+
+
+def _warn(result: Any) -> None:
+    if isinstance(result, Failed):
+        log.warning("delta of an aborted checkpoint cannot be deleted", error=str(result.error))
