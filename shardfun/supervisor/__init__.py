@@ -1,6 +1,7 @@
 """The supervisor: starts shard processes, watches them, coordinates checkpoints. It handles no messages of the application.
 
-In reading order: ``node`` (the whole), ``pool`` (processes, warm and assigned), ``leftovers`` (what a killed node left), ``status``
+In reading order: ``node`` (the whole), ``pool`` (processes, warm and assigned), ``liveness`` (who counts as dead), ``disk`` (what is
+written durably), ``leftovers`` (what a killed node left), ``status``
 (what it says of itself).
 """
 

@@ -2,19 +2,19 @@
 
 Everything on one Trio loop. The coordinator is only ever called from here, in callbacks that do not wait; what touches the disk
 (incarnation, manifests) runs in one disk task, in order.
+
+Longer than other modules on purpose: it is the one place where decisions meet processes, and reads best as a whole.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, assert_never
+from typing import assert_never
 
 import msgspec
 import structlog
@@ -54,15 +54,13 @@ from shardfun.model.delta import checkpoint_name
 from shardfun.model.status import NodeStatus
 from shardfun.state.directory import DataDirectory, JobIdentity, NodeRecord
 from shardfun.state.files import DIRECTORY_MODE, storage_error
-from shardfun.state.manifest import MANIFEST_FORMAT, Manifest, ShardDelta
+from shardfun.supervisor.disk import FULL, Disk, manifest_of
 from shardfun.supervisor.leftovers import RUNTIME_PREFIX, clean_up, mark_of, runtime_parent
+from shardfun.supervisor.liveness import overdue
 from shardfun.supervisor.pool import Pool, ShardHandle
-from shardfun.supervisor.status import checkpoint_status, finished_status, node_state, shard_status
+from shardfun.supervisor.status import finished_status, node_status, shard_status
 
 TICK_S = 0.25
-DISK_JOBS_MAX = 100
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-DISK_FULL_RETRY_S = 1.0
 RUNTIME_NAME_BYTES = 6
 LOSS_GRACE_S = 0.05
 
@@ -93,7 +91,7 @@ class Supervisor:
         self._nursery: trio.Nursery | None = None
         self._end = trio.Event()
         self._tick_now = trio.Event()
-        self._jobs: trio.MemorySendChannel[tuple[Callable[[], Any], Callable[[Any], None]]] | None = None
+        self._disk: Disk | None = None
         self._started_at = time.monotonic()
         self._outcome = ""
         self._ended = False
@@ -174,15 +172,14 @@ class Supervisor:
 
     async def _serve(self) -> None:
         assert self._coordinator is not None
-        send, receive = trio.open_memory_channel[tuple[Callable[[], Any], Callable[[Any], None]]](DISK_JOBS_MAX)
-        self._jobs = send
+        self._disk = Disk(self._fail)
         self._pool = Pool(self.config, self._runtime_dir, self._receive, self._died, self._write_node, self._fail)
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 await nursery.start(self._pool.run)
                 nursery.start_soon(answer_questions, self._status_url, self._answer)
-                nursery.start_soon(self._disk, receive)
+                nursery.start_soon(self._disk.run)
                 self._write_node()
                 self._coordinator.start(trio.current_time())
                 self._perform()
@@ -216,8 +213,10 @@ class Supervisor:
 
     # ---- what the coordinator wants -------------------------------------------------------------------------------------
     def _perform(self) -> None:
-        coordinator = self._coordinator
+        coordinator, disk = self._coordinator, self._disk
         assert coordinator is not None
+        assert disk is not None
+        assert self._identity is not None
         if self._end.is_set():
             return  # the node is ending: nothing may be started any more
         for effect in coordinator.take_effects():
@@ -229,15 +228,15 @@ class Supervisor:
                             handle.reset_at = trio.current_time()
                         handle.send(message)
                 case RaiseIncarnation():
-                    self._on_disk(self._directory.next_incarnation, self._incarnation_raised)
+                    disk.submit(self._directory.next_incarnation, self._incarnation_raised)
                 case FillVacancy(shard):
                     if shard not in self._filling:
                         self._filling.add(shard)
                         assert self._nursery is not None
                         self._nursery.start_soon(self._fill_vacancy, shard)
                 case WriteManifest():
-                    manifest = self._manifest(effect)
-                    self._on_disk(
+                    manifest = manifest_of(effect, self._identity.job, coordinator.incarnation, self.config.ingress)
+                    disk.submit(
                         lambda manifest=manifest: self._directory.manifests.write(manifest),  # type: ignore[misc]
                         lambda _, n=effect.checkpoint: self._manifest_durable(n),  # type: ignore[misc]
                     )
@@ -248,56 +247,16 @@ class Supervisor:
                     assert_never(effect)
         self._tick_now.set()
 
-    def _on_disk(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        assert self._jobs is not None
-        self._jobs.send_nowait((job, done))
-
-    async def _disk(self, jobs: trio.MemoryReceiveChannel[tuple[Callable[[], Any], Callable[[Any], None]]]) -> None:
-        """Jobs on the disk, in order. An error here is fail-stop: whether a manifest is durable is only known after a restart.
-
-        Except for a full disk: then a job is done again until there is room, as a whole and with the same content.
-        """
-        async for job, done in jobs:
-            while True:
-                try:
-                    result = await trio.to_thread.run_sync(job)
-                    break
-                except ShardfunError as error:
-                    if not (isinstance(error, StorageError) and error.errno in DISK_FULL):
-                        self._fail(error)
-                        return
-                    log.warning("disk full, waiting for space", error=str(error))
-                    await trio.sleep(DISK_FULL_RETRY_S)
-            done(result)
-            self._perform()
-
     def _incarnation_raised(self, incarnation: int) -> None:
         log.debug("incarnation raised", incarnation=incarnation)
         assert self._coordinator is not None
         self._coordinator.incarnation_raised(incarnation)
+        self._perform()
 
     def _manifest_durable(self, checkpoint: int) -> None:
         assert self._coordinator is not None
         self._coordinator.manifest_durable(checkpoint, trio.current_time())
-
-    def _manifest(self, effect: WriteManifest) -> Manifest:
-        assert self._identity is not None
-        assert self._coordinator is not None
-        positions: dict[str, list[Any]] = {name: [] for name in self.config.ingress}
-        for part in effect.parts:
-            for name, entries in positions.items():
-                entries.append(part.positions.get(name))
-        return Manifest(
-            format=MANIFEST_FORMAT,
-            job=self._identity.job,
-            checkpoint=effect.checkpoint,
-            parent=effect.parent,
-            incarnation=self._coordinator.incarnation,
-            created_at=time.time(),
-            shards=[ShardDelta(shard, part.digest, part.size_bytes, part.records) for shard, part in enumerate(effect.parts)],
-            end_sent=effect.end,
-            ingress=positions,
-        )
+        self._perform()
 
     async def _fill_vacancy(self, shard: int) -> None:
         """A process for a shard that has none. What served it before is dead and reaped: deaths are only reported then."""
@@ -420,23 +379,18 @@ class Supervisor:
                 await self._tick_now.wait()
 
     def _check_processes(self, now: float, held_up_s: float) -> None:
-        """Kill what is stopped or stuck. Spares send heartbeats, too, and so does a shard that restores.
+        """Kill what is stopped or stuck.
 
         Args:
             held_up_s: how long the supervisor itself has not run (stopped, or starved): that is nobody's silence.
         """
-        supervision = self.config.supervision
         assert self._pool is not None
         for handle in self._pool.handles:
             handle.flush()
             handle.heard_at += held_up_s
-            silent, beat = now - handle.heard_at, handle.beat
-            if handle.warmed.is_set() and silent > supervision.heartbeat_timeout_s:
-                handle.kill(f"no heartbeat for {silent:.1f} s")
-            elif beat is not None and beat.running and beat.loop_age_s > supervision.invocation_timeout_s:
-                handle.kill(f"{beat.running} has run for {beat.loop_age_s:.0f} s (supervision.invocation_timeout)")
-            elif self._restoring(handle) and now - handle.reset_at > supervision.start_timeout_s:
-                handle.kill(f"not restored after {supervision.start_timeout_s:g} s (supervision.start_timeout)")
+            reason = overdue(handle, self.config.supervision, now, restoring=self._restoring(handle))
+            if reason:
+                handle.kill(reason)
 
     def _restoring(self, handle: ShardHandle) -> bool:
         assert self._coordinator is not None
@@ -457,44 +411,24 @@ class Supervisor:
         try:
             self._directory.write_node(record)
         except StorageError as error:
-            if self._pool is None or error.errno not in DISK_FULL:
+            if self._pool is None or error.errno not in FULL:
                 raise
             log.warning("disk full: the processes of this node are not on record", error=str(error))
 
     def status(self) -> NodeStatus:
         """The node's figures now; any time."""
         coordinator = self._coordinator
-        config = self.config
         if coordinator is None:
-            coordinator = Coordinator(config.shards, Timing(), 0, [b""] * config.shards, "0" * 8)
+            coordinator = Coordinator(self.config.shards, Timing(), 0, [b""] * self.config.shards, "0" * 8)
         now = trio.current_time()
         shards = [
             finished_status(shard, self._finished_shards[shard], coordinator, now)
             if shard in self._finished_shards
             else shard_status(shard, self._serving.get(shard), coordinator, now)
-            for shard in range(config.shards)
+            for shard in range(self.config.shards)
         ]
-        statistics = coordinator.statistics
-        last_recovery = statistics.last_recovery if statistics.recoveries else None
-        return NodeStatus(
-            name=config.name,
-            app=config.app,
-            data_dir=str(config.data_dir),
-            pid=os.getpid(),
-            state=self._outcome or node_state(coordinator),
-            incarnation=coordinator.incarnation,
-            uptime_s=time.monotonic() - self._started_at,
-            recoveries=statistics.recoveries,
-            shards=shards,
-            checkpoint=checkpoint_status(coordinator, now),
-            records_in=sum(shard.records_in for shard in shards),
-            invocations=sum(shard.invocations for shard in shards),
-            emitted=sum(shard.emitted for shard in shards),
-            published=sum(shard.published for shard in shards),
-            dead_letters=sum(shard.dead_letters for shard in shards),
-            last_recovery_ms=None if last_recovery is None else last_recovery * 1000,
-            last_fault=statistics.last_fault,
-        )
+        uptime_s = time.monotonic() - self._started_at
+        return node_status(self.config, coordinator, shards, self._outcome, uptime_s, now)
 
 
 def _shardfun_error(group: BaseExceptionGroup[BaseException]) -> ShardfunError | None:

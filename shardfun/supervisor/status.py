@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
 import msgspec
 
+from shardfun.config.schema import Config
 from shardfun.core.coordinator import Coordinator, State
 from shardfun.core.membership import Member
 from shardfun.errors import UnavailableError
@@ -64,7 +66,7 @@ def finished_status(shard: int, handle: ShardHandle, coordinator: Coordinator, n
     return msgspec.structs.replace(shard_status(shard, handle, coordinator, now), state="finished", pid=0, resident_bytes=0)
 
 
-def checkpoint_status(coordinator: Coordinator, now: float) -> CheckpointStatus:
+def _checkpoint_status(coordinator: Coordinator, now: float) -> CheckpointStatus:
     """The last complete checkpoint."""
     statistics = coordinator.statistics
     return CheckpointStatus(
@@ -78,13 +80,45 @@ def checkpoint_status(coordinator: Coordinator, now: float) -> CheckpointStatus:
     )
 
 
-def node_state(coordinator: Coordinator) -> str:
+def _node_state(coordinator: Coordinator) -> str:
     """The node's state in one word."""
     if coordinator.state is State.RECOVERING:
         return "recovering" if coordinator.statistics.recoveries else "starting"
     if coordinator.state is State.FINISHING:
         return "finishing"
     return "stopping" if coordinator.stopping else "running"
+
+
+def node_status(
+    config: Config, coordinator: Coordinator, shards: list[ShardStatus], outcome: str, uptime_s: float, now: float
+) -> NodeStatus:
+    """The whole node.
+
+    Args:
+        outcome: how the node has ended; empty while it runs.
+        now: seconds on the coordinator's clock.
+    """
+    statistics = coordinator.statistics
+    last_recovery = statistics.last_recovery if statistics.recoveries else None
+    return NodeStatus(
+        name=config.name,
+        app=config.app,
+        data_dir=str(config.data_dir),
+        pid=os.getpid(),
+        state=outcome or _node_state(coordinator),
+        incarnation=coordinator.incarnation,
+        uptime_s=uptime_s,
+        recoveries=statistics.recoveries,
+        shards=shards,
+        checkpoint=_checkpoint_status(coordinator, now),
+        records_in=sum(shard.records_in for shard in shards),
+        invocations=sum(shard.invocations for shard in shards),
+        emitted=sum(shard.emitted for shard in shards),
+        published=sum(shard.published for shard in shards),
+        dead_letters=sum(shard.dead_letters for shard in shards),
+        last_recovery_ms=None if last_recovery is None else last_recovery * 1000,
+        last_fault=statistics.last_fault,
+    )
 
 
 def query_status(data_dir: Path, timeout_s: float = 2.0) -> NodeStatus:

@@ -1,0 +1,76 @@
+"""What the supervisor writes durably: jobs in order, in a thread, and the content of a manifest."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+import trio
+
+from shardfun.core.coordinator import WriteManifest
+from shardfun.errors import ShardfunError, StorageError
+from shardfun.state.manifest import MANIFEST_FORMAT, Manifest, ShardDelta
+
+JOBS_MAX = 100
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_RETRY_S = 1.0
+
+log = structlog.get_logger("shardfun.supervisor")
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    work: Callable[[], Any]
+    done: Callable[[Any], None]
+
+
+class Disk:
+    """One job after the other. An error is fail-stop: whether a manifest is durable is only known after a restart.
+
+    Except for a full disk: then a job is done again until there is room, as a whole and with the same content.
+
+    Args:
+        failed: called once, with the error; nothing is done afterwards.
+    """
+
+    def __init__(self, failed: Callable[[ShardfunError], None]) -> None:
+        self._failed = failed
+        self._send, self._receive = trio.open_memory_channel[_Job](JOBS_MAX)
+
+    def submit(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        """Queue a job; ``done`` gets its result on the loop."""
+        self._send.send_nowait(_Job(work, done))
+
+    async def run(self) -> None:
+        """Work until cancelled or failed."""
+        async for job in self._receive:
+            while True:
+                try:
+                    result = await trio.to_thread.run_sync(job.work)
+                    break
+                except ShardfunError as error:
+                    if not (isinstance(error, StorageError) and error.errno in FULL):
+                        self._failed(error)
+                        return
+                    log.warning("disk full, waiting for space", error=str(error))
+                    await trio.sleep(FULL_RETRY_S)
+            job.done(result)
+
+
+def manifest_of(effect: WriteManifest, job: str, incarnation: int, ingresses: Iterable[str]) -> Manifest:
+    """The manifest that a decision wants written, with the positions of all readers for people to see."""
+    return Manifest(
+        format=MANIFEST_FORMAT,
+        job=job,
+        checkpoint=effect.checkpoint,
+        parent=effect.parent,
+        incarnation=incarnation,
+        created_at=time.time(),
+        shards=[ShardDelta(shard, part.digest, part.size_bytes, part.records) for shard, part in enumerate(effect.parts)],
+        end_sent=effect.end,
+        ingress={name: [part.positions.get(name) for part in effect.parts] for name in ingresses},
+    )
