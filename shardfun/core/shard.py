@@ -23,7 +23,7 @@ from shardfun.core.participant import Participant, ShardIdentity
 from shardfun.core.records import Loader, RecordTable
 from shardfun.core.runner import Runner
 from shardfun.core.snapshot import Cut, Queues, waiting_messages
-from shardfun.errors import BacklogLimitError
+from shardfun.errors import BacklogLimitError, ConfigurationError, InvocationError
 from shardfun.model.columns import ENCODE_ERRORS, Batch, encode_block, singles
 from shardfun.model.control import Abort, Complete, Trigger
 from shardfun.model.delta import DeltaSummary
@@ -316,7 +316,11 @@ class ShardCore:
 
     # ---- ingress --------------------------------------------------------------------------------------------------------
     def ingest(self, ingress: str, batch: IngressBatch) -> None:
-        """Route a batch of records and move the ingress's position, in one step."""
+        """Route a batch of records and move the ingress's position, in one step.
+
+        Raises:
+            ConfigurationError: ready columns do not fit the target in the configuration.
+        """
         self.changed = True
         self.records_in += len(batch.records) + len(batch.ids or ()) + len(batch.rejects)
         dispatcher = self.dispatcher
@@ -325,7 +329,10 @@ class ShardCore:
         if batch.ids is not None:
             assert batch.values is not None
             if route.target is not None:
-                dispatcher.ingest_columns(route.target, batch.ids, batch.values)
+                try:
+                    dispatcher.ingest_columns(route.target, batch.ids, batch.values)
+                except InvocationError as error:  # all of them are alike, so this is no matter of one record
+                    raise ConfigurationError(f"ingress.{ingress}: what it reads does not fit its target: {error}") from error
             else:
                 records = [{"id": id, "value": value} for id, value in zip(batch.ids, batch.values, strict=True)]
         for index, record in enumerate(records):

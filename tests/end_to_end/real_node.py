@@ -46,9 +46,11 @@ class Node:
         self._started: list[subprocess.Popen[str]] = []
 
     # ---- files -----------------------------------------------------------------------------------------------------------
-    def configure(self, text: str, *, app: str = "rowdy:app", shards: int = 1, sections: str = SECTIONS) -> None:
+    def configure(
+        self, text: str, *, app: str = "rowdy:app", shards: int = 1, sections: str = SECTIONS, data_dir: str = "data"
+    ) -> None:
         """Write the configuration: what every test needs, then ``text``."""
-        self.config.write_text(f'app = "{app}"\nname = "node"\ndata_dir = "data"\nshards = {shards}\n{sections}\n{text}')
+        self.config.write_text(f'app = "{app}"\nname = "node"\ndata_dir = "{data_dir}"\nshards = {shards}\n{sections}\n{text}')
 
     def lines(self, name: str, records: Any) -> Path:
         """Write an ingress file of JSON lines; packed if its name says so."""
@@ -157,11 +159,11 @@ class Node:
     def close(self) -> None:
         """End what the test has left running, and check that nothing outlives it."""
         for process in self._started:
-            if process.poll() is None:
-                process.kill()
+            process.kill()
+            if process.stdout is not None and not process.stdout.closed:
                 process.communicate()
         wait_for(lambda: not self.processes(), "all processes to end")
-        shutil.rmtree(self.temporary)
+        shutil.rmtree(self.temporary, ignore_errors=True)
 
 
 def wait_for(condition: Callable[[], Any], what: str, timeout: float = EXIT_S) -> Any:

@@ -3,7 +3,6 @@
 A record ``{"id": ..., "do": ..., ...}`` goes to ``test/worker`` at its id. ``total`` counts the messages that were a success.
 """
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -70,15 +69,14 @@ def work(ctx: Context[Tally], record: dict[str, Any]) -> None:
         ctx.send("test/echo", record["to"], record["text"] * record.get("times", 1))
     elif todo == "sleep":
         time.sleep(record["s"])
-    elif todo == "die-once" and not (flag := Path(record["flag"])).exists():
-        flag.touch()
-        os._exit(9)
+    elif todo == "sleep-once":
+        flag = Path(record["flag"])
+        if not flag.exists():
+            flag.touch()
+            time.sleep(record["s"])
     elif todo == "flood":
         for _ in range(100):
             ctx.send("test/worker", ctx.self.id, record)
-    elif todo == "slow":
-        time.sleep(record.get("s", 0.002))
-        ctx.emit("out", {"id": ctx.self.id, "n": record["n"]})
     elif todo == "big":
         ctx.send("test/echo", record["to"], "x" * record["bytes"])
     elif todo == "report":

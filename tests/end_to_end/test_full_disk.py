@@ -1,0 +1,87 @@
+"""A disk that is full for a while: the node says so, waits, and goes on exactly when there is space again."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from real_node import FILE_EGRESS, SECTIONS, Node, file_ingress, wait_for
+
+COUNT = 1200
+RECORDS = [{"id": f"a{i % 7}", "do": "report", "n": i} for i in range(COUNT)]
+SMALL = '[state]\nwrite_buffer = "64 KiB"\n'
+
+
+@pytest.fixture
+def disk(node: Node) -> Iterator[Path]:
+    """A disk of its own, of 3 MiB."""
+    folder = node.folder / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("mounting a small disk is not permitted here")
+    yield folder
+    node.close()
+    subprocess.run(["umount", folder], check=True)
+
+
+def fill(disk: Path) -> None:
+    """Take all the space, down to the last page."""
+    with (disk / "ballast").open("ab", buffering=0) as file:
+        for size in (1 << 16, 1 << 12, 1):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError:
+                continue
+
+
+def logged(node: Node, *texts: str) -> int:
+    """How many lines of the log have all of the texts."""
+    log = node.folder / "node.log"
+    return sum(all(text in line for text in texts) for line in log.read_text().splitlines()) if log.exists() else 0
+
+
+def check_exact(node: Node, pattern: str) -> None:
+    out = node.out(pattern)
+    assert sorted(record["n"] for record in out if "n" in record) == list(range(COUNT))
+    totals = {record["id"]: record["total"] for record in out if "seen" in record}
+    assert totals == {f"a{k}": sum(range(k, COUNT, 7)) for k in range(7)}
+
+
+def test_a_full_disk_under_the_data_is_waited_for(node: Node, disk: Path) -> None:
+    node.configure(file_ingress(more="rate = 500") + FILE_EGRESS + SMALL, shards=2, data_dir="disk/data")
+    node.lines("in.jsonl", RECORDS)
+    process = node.start("--log-file", "node.log")
+    wait_for(lambda: len(node.out()) > 50, "the first results")
+    for times in (1, 2):
+        fill(disk)
+        wait_for(
+            lambda times=times: logged(node, "No space left on device") >= 2 * times, "the node to say that the disk is full"
+        )
+        before = len(node.out())
+        assert before < COUNT
+        (disk / "ballast").unlink()
+        wait_for(lambda before=before: len(node.out()) > before, "results again")
+    code, stderr = node.end(process)
+    assert code == 0, stderr
+    assert logged(node, "died") == 0
+    assert logged(node, "checkpoint", "No space left on device", "free some space") > 0
+    check_exact(node, "out-*.jsonl")
+
+
+def test_a_full_disk_under_an_egress_is_waited_for(node: Node, disk: Path) -> None:
+    egress = FILE_EGRESS.replace('"out-', '"disk/out-')
+    node.configure(file_ingress(more="rate = 500") + egress, sections=SECTIONS)
+    node.lines("in.jsonl", RECORDS)
+    process = node.start("--log-file", "node.log")
+    wait_for(lambda: len(node.out("disk/out-*")) > 50, "the first results")
+    fill(disk)
+    wait_for(lambda: logged(node, "egress failed, will try again", "No space left on device") >= 1, "the node to say so")
+    (disk / "ballast").unlink()
+    code, stderr = node.end(process)
+    assert code == 0, stderr
+    assert logged(node, "died") == 0
+    check_exact(node, "disk/out-*")
