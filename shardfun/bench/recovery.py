@@ -19,8 +19,8 @@ from shardfun.model.delta import CHECKPOINT_SEQUENCE_BITS
 from shardfun.supervisor import Supervisor
 
 RECOVERY_TIMEOUT_S = 60.0
-SETTLE_S = 1.5
-"""Between kills: time for the next spare to import the application, and for the load to be even again."""
+SETTLE_S = 0.5
+"""Between kills, once the next spare has imported the application: time for the load to be even again."""
 
 
 async def run_recovery(shards: int, kills: int, spares: int, rate: int) -> list[dict[str, float]]:
@@ -36,9 +36,16 @@ async def run_recovery(shards: int, kills: int, spares: int, rate: int) -> list[
     with temporary_folder() as folder:
         async with measured_node(settings, folder) as node:
             for kill in range(kills):
-                await trio.sleep(SETTLE_S)
+                await _settle(node, spares)
                 results.append(await _kill_one(node, kill % shards))
     return results
+
+
+async def _settle(node: Supervisor, spares: int) -> None:
+    with trio.fail_after(RECOVERY_TIMEOUT_S):
+        while node.status().spares < spares:  # noqa: ASYNC110 - a supervisor has a status, not an event
+            await trio.sleep(POLL_S)
+    await trio.sleep(SETTLE_S)
 
 
 async def _kill_one(node: Supervisor, victim: int) -> dict[str, float]:

@@ -63,5 +63,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     emitted: int = 0
     published: int = 0
     dead_letters: int = 0
+    spares: int = 0
+    """Processes that wait with the application imported, to replace a dead shard."""
     last_recovery_ms: float | None = None
     last_fault: str = ""

@@ -428,7 +428,8 @@ class Supervisor:
             for shard in range(self.config.shards)
         ]
         uptime_s = time.monotonic() - self._started_at
-        return node_status(self.config, coordinator, shards, self._outcome, uptime_s, now)
+        spares = 0 if self._pool is None else self._pool.spares
+        return node_status(self.config, coordinator, shards, spares, self._outcome, uptime_s, now)
 
 
 def _shardfun_error(group: BaseExceptionGroup[BaseException]) -> ShardfunError | None:

@@ -152,6 +152,11 @@ class Pool:
             self._spares_held = False
             self._fill()
 
+    @property
+    def spares(self) -> int:
+        """How many warm processes wait."""
+        return len(self._warm)
+
     async def acquire(self) -> ShardHandle:
         """A warm process, out of the pool: a waiting spare, or the next one to become warm."""
         self._wanted += 1

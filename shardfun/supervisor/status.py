@@ -90,7 +90,7 @@ def _node_state(coordinator: Coordinator) -> str:
 
 
 def node_status(
-    config: Config, coordinator: Coordinator, shards: list[ShardStatus], outcome: str, uptime_s: float, now: float
+    config: Config, coordinator: Coordinator, shards: list[ShardStatus], spares: int, outcome: str, uptime_s: float, now: float
 ) -> NodeStatus:
     """The whole node.
 
@@ -116,6 +116,7 @@ def node_status(
         emitted=sum(shard.emitted for shard in shards),
         published=sum(shard.published for shard in shards),
         dead_letters=sum(shard.dead_letters for shard in shards),
+        spares=spares,
         last_recovery_ms=None if last_recovery is None else last_recovery * 1000,
         last_fault=statistics.last_fault,
     )
