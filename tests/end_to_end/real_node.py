@@ -63,6 +63,10 @@ class Node:
         """Everything published so far, shard by shard."""
         return [json.loads(line) for path in sorted(self.folder.glob(pattern)) for line in path.read_text().splitlines()]
 
+    def published(self, pattern: str = "out-*.jsonl") -> int:
+        """How many records that is, which is quicker to tell."""
+        return sum(path.read_bytes().count(b"\n") for path in self.folder.glob(pattern))
+
     def outputs(self, pattern: str = "out-*.jsonl") -> dict[str, bytes]:
         """The output files as they are."""
         return {path.name: path.read_bytes() for path in self.folder.glob(pattern)}
@@ -171,7 +175,7 @@ def wait_for(condition: Callable[[], Any], what: str, timeout: float = EXIT_S) -
     deadline = time.monotonic() + timeout
     while not (value := condition()):
         assert time.monotonic() < deadline, f"waited {timeout} s for {what}"
-        time.sleep(0.02)
+        time.sleep(0.05)
     return value
 
 

@@ -55,16 +55,16 @@ def test_a_full_disk_under_the_data_is_waited_for(node: Node, disk: Path) -> Non
     node.configure(file_ingress(more="rate = 500") + FILE_EGRESS + SMALL, shards=2, data_dir="disk/data")
     node.lines("in.jsonl", RECORDS)
     process = node.start("--log-file", "node.log")
-    wait_for(lambda: len(node.out()) > 50, "the first results")
+    wait_for(lambda: node.published() > 50, "the first results")
     for times in (1, 2):
         fill(disk)
         wait_for(
             lambda times=times: logged(node, "No space left on device") >= 2 * times, "the node to say that the disk is full"
         )
-        before = len(node.out())
+        before = node.published()
         assert before < COUNT
         (disk / "ballast").unlink()
-        wait_for(lambda before=before: len(node.out()) > before, "results again")
+        wait_for(lambda before=before: node.published() > before, "results again")
     code, stderr = node.end(process)
     assert code == 0, stderr
     assert logged(node, "died") == 0
@@ -77,7 +77,7 @@ def test_a_full_disk_under_an_egress_is_waited_for(node: Node, disk: Path) -> No
     node.configure(file_ingress(more="rate = 500") + egress, sections=SECTIONS)
     node.lines("in.jsonl", RECORDS)
     process = node.start("--log-file", "node.log")
-    wait_for(lambda: len(node.out("disk/out-*")) > 50, "the first results")
+    wait_for(lambda: node.published("disk/out-*") > 50, "the first results")
     fill(disk)
     wait_for(lambda: logged(node, "egress failed, will try again", "No space left on device") >= 1, "the node to say so")
     (disk / "ballast").unlink()

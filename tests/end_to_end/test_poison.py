@@ -151,11 +151,10 @@ def test_a_message_too_large_for_a_frame_is_parked_where_it_was_sent(node: Node)
     sizes = {far: (65 << 20, 300_000, 1), near: (300_000,)}
     node.lines("in.jsonl", [{"id": sender, "do": "big", "to": to, "bytes": size} for to in sizes for size in sizes[to]])
     assert node.finish()["recoveries"] == 0
-    (letter,) = node.letters()
-    assert (letter["target"], letter["sender"], letter["attempts"]) == (f"test/echo:{far}", f"test/worker:{sender}", 0)
-    assert letter["reason"].startswith("the message takes 681574")
-    assert "a frame between shards has at most 67108864; send less, or in pieces" in letter["reason"]
-    assert len(letter["payload"]) == 65 << 20
+    shown = node.command("inspect", str(node.config)).stdout
+    assert "1 dead letter" in shown
+    assert f"test/echo:{far}" in shown
+    assert "a frame between shards has at most 67108864; send less, or in pieces" in " ".join(shown.split())
     echoes = sorted((record["echo"], record["length"]) for record in node.out() if "echo" in record)
     assert echoes == sorted([(far, 1), (far, 300_000), (near, 300_000)])
 

@@ -32,21 +32,18 @@ def test_a_rate_is_kept_and_stops_and_starts_go_on_exactly(node: Node) -> None:
     node.lines("in.jsonl", RECORDS)
     started = time.monotonic()
     for number in (signal.SIGINT, signal.SIGTERM):
-        before = len(node.out())
+        before = node.published()
         process = node.start()
-        wait_for(lambda before=before: len(node.out()) > before + 20, "results")
+        wait_for(lambda before=before: node.published() > before + 20, "results")
         code, stderr = node.end(process, number)
         assert code == 0, stderr
         assert "node stopped after" in stderr
         assert "the next start goes on from checkpoint" in stderr
-        assert len(node.out()) < COUNT
+        assert node.published() < COUNT
     summary = node.finish()
     assert (summary["verdict"], summary["records"]) == ("finished", COUNT)
     assert time.monotonic() - started > COUNT / 300
     check_exact(node.out())
-    published = node.outputs()
-    assert node.finish()["verdict"] == "finished"
-    assert node.outputs() == published, "a run that is repeated publishes nothing twice"
 
 
 def test_a_second_ctrl_c_stops_now_and_loses_nothing(node: Node) -> None:
@@ -70,22 +67,22 @@ def test_a_growing_file_is_followed(node: Node) -> None:
     node.configure(file_ingress(more="follow = true") + FILE_EGRESS)
     path = node.lines("in.jsonl", RECORDS[:100])
     process = node.start()
-    wait_for(lambda: len(node.out()) == 100, "the first records")
+    wait_for(lambda: node.published() == 100, "the first records")
     with path.open("a") as file:
         for record in RECORDS[100:150]:
             file.write(json.dumps(record) + "\n")
         half = json.dumps(RECORDS[150])
         file.write(half[:9])
-    wait_for(lambda: len(node.out()) == 150, "what was added")
+    wait_for(lambda: node.published() == 150, "what was added")
     with path.open("a") as file:
         file.write(half[9:] + "\n")
-    wait_for(lambda: len(node.out()) == 151, "the record that was half")
+    wait_for(lambda: node.published() == 151, "the record that was half")
     assert node.end(process, signal.SIGTERM)[0] == 0
 
     with path.open("a") as file:
         file.writelines(json.dumps(record) + "\n" for record in RECORDS[151:])
     process = node.start()
-    wait_for(lambda: len(node.out()) == COUNT, "what was added while it was stopped")
+    wait_for(lambda: node.published() == COUNT, "what was added while it was stopped")
     os.truncate(path, 10)
     code, stderr = node.end(process)
     assert code == 6
