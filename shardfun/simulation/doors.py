@@ -1,0 +1,71 @@
+"""The doors of a simulated shard: reads ingresses while there is room, publishes what may go out."""
+
+from __future__ import annotations
+
+from shardfun.core.shard import ShardCore
+from shardfun.simulation.publisher import Publisher
+from shardfun.simulation.surroundings import Surroundings
+
+
+class Doors:
+    """See the module."""
+
+    def __init__(self, around: Surroundings, shard: int) -> None:
+        self._around = around
+        self._shard = shard
+        self._publishers = [Publisher(around, name, shard) for name in around.workload.egresses]
+        self._throttled = False
+
+    def attach(self, core: ShardCore) -> None:
+        """A new incarnation: go on where its checkpoint was."""
+        self._throttled = False
+        for publisher in self._publishers:
+            publisher.attach(core)
+        self._announce_finished(core)
+
+    def read(self, core: ShardCore) -> bool:
+        """Read a batch from one of the ingresses, while there is room."""
+        around = self._around
+        names = [name for name in core.finished if self._readable(core, name)]
+        if not names or self._closed(core):
+            return False
+        name = around.chance.choice(names)
+        start = int(core.positions.get(name) or 0)
+        stop = start + around.chance.randint(1, min(around.options.batch, self._readable(core, name)))
+        core.ingest(name, around.workload.read(name, self._shard, start, stop))
+        around.note(f"shard {self._shard}", "ingested", f"{name} {start} to {stop}")
+        self._announce_finished(core)
+        return True
+
+    def _readable(self, core: ShardCore, ingress: str) -> int:
+        """Records that may be read by now and were not."""
+        allowed = int(self._around.workload.records(ingress, self._shard) * self._around.open_share)
+        return max(0, allowed - int(core.positions.get(ingress) or 0))
+
+    def _announce_finished(self, core: ShardCore) -> None:
+        for name in core.finished:
+            if int(core.positions.get(name) or 0) >= self._around.workload.records(name, self._shard):
+                core.ingress_finished(name)
+
+    def _closed(self, core: ShardCore) -> bool:
+        backlog = core.backlog
+        core.check_backlog(backlog)
+        options = self._around.options
+        if self._throttled:
+            self._throttled = backlog > options.backlog_low or core.egress_full
+        elif backlog > options.backlog_high or core.egress_full:
+            self._throttled = True
+        return self._throttled
+
+    def publish(self, core: ShardCore) -> bool:
+        """A step of one of the publishers; whether there was one."""
+        return any(publisher.step(core) for publisher in self._publishers)
+
+    def drained(self, core: ShardCore) -> bool:
+        """Whether everything that may go out is out."""
+        return all(publisher.drained(core) for publisher in self._publishers)
+
+    def kill(self) -> None:
+        """The process dies."""
+        for publisher in self._publishers:
+            publisher.kill()

@@ -1,0 +1,195 @@
+"""What a seed decides before the run begins.
+
+Limits are drawn small: with windows of one frame, frames of one message and caches of five records, a few thousand messages meet
+what production meets in days. Each seed mixes its own dose of every fault (swarm testing): an average of everything would hide
+what only shows when one thing happens often and another never.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from shardfun.core.coordinator import Timing
+from shardfun.core.limits import Limits
+
+WORKLOADS = ("pairs", "bank", "ring")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """Chances of faults, per step of the world unless said otherwise.
+
+    Args:
+        crash: kill a shard; ``supervisor`` kills that; ``power``: everything stops, and what was not fsynced may be gone.
+        point: kill who just reached a named point (per point).
+        recovery_factor: all of these are so many times more likely during a recovery: double faults.
+        drop: break a pipe and lose its tail; ``unnoticed``: the share of these that nobody is told of.
+        misjudge: a live shard is declared dead; it goes on until it is killed.
+        pause: a shard stands still for a while.
+        jump: while a checkpoint is undecided, the clock jumps past its time-out.
+        rush: a checkpoint is triggered as soon as the last one ended (per look at the clock).
+        refuse: the disk refuses a delta (per delta); ``unsynced``: the share of these that fail in the last fsync.
+        stall: applying or recovering fails half-way and is tried again (per attempt).
+        sink: a sink does not take records (per attempt).
+        late: a control message arrives once more, later (per message).
+        stale: what is in a pipe survives the end of its process.
+    """
+
+    crash: float
+    supervisor: float
+    power: float
+    point: float
+    recovery_factor: int
+    drop: float
+    unnoticed: float
+    misjudge: float
+    pause: float
+    jump: float
+    rush: float
+    refuse: float
+    unsynced: float
+    stall: float
+    sink: float
+    late: float
+    stale: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """One run.
+
+    Args:
+        plain_runners: run functions by the specification instead of by generated code.
+        encoded_deltas: write deltas as bytes, as on a disk, instead of keeping objects.
+        pipe_frames: frames that a pipe between two shards holds.
+        records: of the main ingress, over all partitions; ``batch``: read at once at most.
+        backlog_high: messages waiting in a shard at which its ingress stops; it goes on at ``backlog_low``.
+        run_messages: executed in one piece of work at most.
+        pace: by kind of work, how eagerly it is picked (see ``world``).
+        speeds: by shard, how often it has a turn in the safety phase.
+        faulty_steps: length of the safety phase.
+        sink_counts: sinks know how much they hold; otherwise records are repeated after a crash.
+        ping_pong: messages that are sent to and fro for ever, inside a shard and between two.
+    """
+
+    seed: int
+    workload: str
+    shards: int
+    limits: Limits
+    timing: Timing
+    rates: Rates
+    plain_runners: bool
+    encoded_deltas: bool
+    pipe_frames: int
+    records: int
+    batch: int
+    backlog_high: int
+    backlog_low: int
+    run_messages: int
+    pace: dict[str, float]
+    speeds: tuple[int, ...]
+    faulty_steps: int
+    sink_counts: bool
+    ping_pong: bool
+
+
+RECORDS = {"pairs": 420, "bank": 1500, "ring": 72}
+"""Enough for 2,000 messages in the surviving history of every run."""
+
+SLOW_FACTOR = 100
+PACES = ("control", "mesh", "run", "checkpoint", "storage", "ingress", "egress", "supervisor")
+
+
+def draw(seed: int, workload: str | None = None) -> Options:
+    """The options of a seed.
+
+    Args:
+        workload: one of ``WORKLOADS`` instead of the one that the seed would pick; the rest stays the same.
+    """
+    chance = random.Random(seed * 1_000_003 + 17)
+    drawn = chance.choice(WORKLOADS)
+    shards = chance.choice((1, 2, 2, 3, 3, 4, 5))
+    window = chance.choice((1, 1, 2, 3, 4))
+    high = chance.choice((12, 40, 120))
+    chosen = workload or drawn
+    speeds = _speeds(chance, shards)
+    slow = max(speeds) >= SLOW_FACTOR
+    return Options(
+        seed=seed,
+        workload=chosen,
+        shards=shards,
+        limits=_limits(chance, window),
+        timing=Timing(
+            interval=chance.choice((0.02, 0.1, 0.4)),
+            timeout=40.0 if slow else 8.0,
+            idle_interval=chance.choice((1.0, 4.0)),
+            repeat=chance.choice((0.2, 1.5)),
+        ),
+        rates=_rates(chance),
+        plain_runners=chance.random() < 0.3,
+        encoded_deltas=chance.random() < 0.15,
+        pipe_frames=window + chance.choice((1, 2, 6)),
+        records=RECORDS[chosen],
+        batch=chance.choice((1, 5, 20)),
+        backlog_high=high,
+        backlog_low=high // 4,
+        run_messages=chance.choice((1, 3, 10, 40)),
+        pace={kind: chance.choice((0.2, 1.0, 1.0, 3.0)) for kind in PACES},
+        speeds=speeds,
+        faulty_steps=chance.choice((5_000, 9_000)),
+        sink_counts=chance.random() < 0.5,
+        ping_pong=chance.random() < 0.25,
+    )
+
+
+def _speeds(chance: random.Random, shards: int) -> tuple[int, ...]:
+    """Mostly all alike; sometimes unlike, and sometimes one is a hundred times slower than the rest."""
+    kind = chance.random()
+    if kind < 0.4 or shards == 1:
+        return (1,) * shards
+    if kind < 0.8:
+        return tuple(chance.choice((1, 3, 10)) for _ in range(shards))
+    slow = chance.randrange(shards)
+    return tuple(1 if shard == slow else SLOW_FACTOR for shard in range(shards))
+
+
+def _limits(chance: random.Random, window: int) -> Limits:
+    soft, hard = chance.choice(((8_000, 25_000), (1 << 20, 2 << 20), (1 << 20, 2 << 20)))
+    return Limits(
+        frame_messages=chance.choice((1, 2, 5, 12)),
+        window_frames=window,
+        mailbox_refill=chance.choice((1, 4, 15, 60)),
+        cache_bytes=chance.choice((2_500, 20_000, 1 << 20)),
+        dirty_soft_bytes=soft,
+        dirty_hard_bytes=hard,
+        retries=chance.randint(0, 3),
+        backlog_limit=5_000,
+        owner_cache=chance.choice((3, 1_000)),
+        encode_records=chance.choice((1, 1, 3, 30)),
+        traceback_bytes=300,
+        egress_pending_bytes=chance.choice((600, 1 << 20)),
+        validate_sends=chance.random() < 0.3,
+    )
+
+
+def _rates(chance: random.Random) -> Rates:
+    return Rates(
+        crash=chance.choice((1e-4, 2e-4, 6e-4)),
+        supervisor=chance.choice((0.0, 1e-4, 2e-4)),
+        power=chance.choice((0.0, 5e-5, 2e-4)),
+        point=chance.choice((0.0, 5e-4, 2e-3)),
+        recovery_factor=chance.choice((1, 3, 10)),
+        drop=chance.choice((1e-4, 3e-4)),
+        unnoticed=chance.choice((0.3, 0.8)),
+        misjudge=chance.choice((0.0, 1e-4)),
+        pause=chance.choice((0.0, 3e-4)),
+        jump=chance.choice((0.0, 5e-4, 3e-3)),
+        rush=chance.choice((0.0, 0.05, 0.5)),
+        refuse=chance.choice((0.02, 0.1, 0.3)),
+        unsynced=0.5,
+        stall=chance.choice((0.0, 0.2)),
+        sink=chance.choice((0.02, 0.4)),
+        late=chance.choice((0.02, 0.1, 0.3)),
+        stale=chance.choice((0.4, 0.9)),
+    )

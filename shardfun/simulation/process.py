@@ -1,0 +1,379 @@
+"""A simulated shard process: drives a real ``ShardCore`` as the real driver does, but in steps that the world picks one by one.
+
+Each method that the world picks does one thing and tells whether there was anything to do. Between any two of them another process
+may act, or this one may die.
+"""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+from shardfun.core.effects import ApplyDelta, DeleteDelta, SendControl, WriteDelta
+from shardfun.core.function import parse_state_key
+from shardfun.core.participant import ShardIdentity
+from shardfun.core.shard import ShardCore, StartPoint
+from shardfun.core.snapshot import EMPTY_QUEUES, decode_queues
+from shardfun.model.control import (
+    Abort,
+    Assign,
+    Changed,
+    Complete,
+    Finish,
+    Ready,
+    Reset,
+    Start,
+    ToSupervisor,
+    Trigger,
+    decode_to_shard,
+    encode_control,
+)
+from shardfun.model.delta import StoredDelta, checkpoint_name
+from shardfun.simulation.channels import Channels
+from shardfun.simulation.doors import Doors
+from shardfun.simulation.network import Late
+from shardfun.simulation.storage import Job, StorageThread
+from shardfun.simulation.surroundings import JOB, Surroundings
+from shardfun.simulation.truth import records_in_memory
+from shardfun.simulation.violation import wrong
+from shardfun.state.memory import MemoryStore
+
+ANYTHING = -1
+LOOP_S = 0.001  # said to be the share of the loop that a checkpoint took
+
+
+class ShardProcess:
+    """See the module.
+
+    Args:
+        store: the shard's disk; outlives the process.
+    """
+
+    def __init__(self, around: Surroundings, shard: int, store: MemoryStore) -> None:
+        self.shard = shard
+        self.name = f"shard {shard}"
+        self.core: ShardCore | None = None
+        self.running = False
+        self.exited = False
+        """In order, after ``Finish``."""
+        self.awake = ANYTHING
+        """A bit for each kind of work that may have something to do (see ``world``)."""
+        self._around = around
+        self._store = store
+        self._storage = StorageThread(store)
+        self._identity = ShardIdentity(JOB, shard, around.options.shards)
+        self._previous: ShardCore | None = None
+        self._reset: Reset | None = None
+        self._channels = Channels(around, shard, self.send_control)
+        self._doors = Doors(around, shard)
+        self._reported_cut = -1
+        self._urgent_cut = -1
+        self._finishing = False
+
+    def note(self, event: str, detail: str = "") -> None:
+        """Write down an event of this process."""
+        self._around.note(self.name, event, detail)
+
+    @property
+    def running_core(self) -> ShardCore | None:
+        """The core, if the world runs here."""
+        return self.core if self.running else None
+
+    # ---- control --------------------------------------------------------------------------------------------------------
+    def take_control(self) -> bool:
+        """Handle the next message of the supervisor."""
+        inbox = self._around.controls.to_shard[self.shard]
+        if not inbox:
+            return False
+        self.handle(inbox.popleft())
+        return True
+
+    def handle(self, raw: bytes) -> None:
+        """Handle one control message."""
+        message = decode_to_shard(raw)
+        match message:
+            case Reset():
+                self._begin_reset(message)
+            case Start():
+                self._start(message)
+            case Trigger() | Abort() | Complete():
+                if self.running_core is not None:
+                    self._checkpoint_message(message)
+            case Finish():
+                if self.running_core is not None and message.incarnation == self.running_core.incarnation:
+                    self._finishing = True
+                    self.note("finish")
+            case Assign():
+                raise AssertionError("simulated processes are assigned when they are made")
+            case _:
+                assert_never(message)
+
+    def _checkpoint_message(self, message: Trigger | Abort | Complete) -> None:
+        core = self.core
+        assert core is not None
+        self.note(type(message).__name__.lower(), f"{checkpoint_name(message.checkpoint)} in {message.incarnation}")
+        stale = message.incarnation != core.incarnation
+        before = _observable(core) if stale or isinstance(message, Abort) else None
+        cut = core.participant.cut
+        core.on_control(message)
+        if before is not None and _observable(core) != before:
+            wrong(f"{self.name}: {message} changed what can be observed")
+        if stale and core.participant.cut != cut:
+            wrong(f"{self.name}: {message} of another incarnation made a cut")
+        self._after_event(cut)
+
+    def _after_event(self, cut_before: int) -> None:
+        """A cut may have been made: write down the truth before anything else happens."""
+        core = self.core
+        assert core is not None
+        cut = core.participant.cut
+        if cut != cut_before:
+            empty = core.undecided != cut
+            if not empty:
+                self._around.checker.cut(core)
+            self.note("cut", checkpoint_name(cut) + (" empty" if empty else f" at {core.dispatcher.invocations}"))
+        self._perform()
+
+    def send_control(self, message: ToSupervisor) -> None:
+        """To the supervisor; some messages arrive once more, later."""
+        raw = encode_control(message)
+        self._around.controls.to_supervisor[self.shard].append(raw)
+        if self._around.faults.arrives_again:
+            self._around.controls.late.append(Late(to_shard=False, shard=self.shard, raw=raw))
+
+    def report_changed(self) -> bool:
+        """Tell the supervisor, once per cut, that a checkpoint would have something to keep."""
+        core = self.running_core
+        if core is None:
+            return False
+        cut = core.participant.cut
+        urgent = core.table.dirty_bytes >= core.limits.dirty_soft_bytes
+        if (not core.changed or self._reported_cut == cut) and (not urgent or self._urgent_cut == cut):
+            return False
+        self._reported_cut = cut
+        if urgent:
+            self._urgent_cut = cut
+        self.send_control(Changed(core.incarnation, urgent))
+        return True
+
+    # ---- incarnations ---------------------------------------------------------------------------------------------------
+    def _begin_reset(self, message: Reset) -> None:
+        if self._reset is not None and message.incarnation <= self._reset.incarnation:
+            return
+        self.note("reset", f"to {checkpoint_name(message.complete)} in {message.incarnation}")
+        self._reset = message
+        self._previous = self.core or self._previous
+        self.core = None
+        self.running = self._finishing = False
+        self._submit("recover", lambda: self._store.recover(message.complete, message.digest), self._recovered, message)
+
+    def _recovered(self, message: Reset, delta: StoredDelta | None) -> None:
+        if message is not self._reset:
+            return
+        around = self._around
+        queues = EMPTY_QUEUES if delta is None else decode_queues(delta.queues)
+        start = StartPoint(message.incarnation, message.complete, message.digest, queues)
+        core = ShardCore(self._identity, start, around.program, around.options.limits, self._store.get, previous=self._previous)
+        around.checker.restored(core, self._store, queues)
+        if self._previous is not None:
+            self._previous.retire()
+        self.core = core
+        self._previous = None
+        self._reported_cut = self._urgent_cut = -1
+        self._channels.attach()
+        self._doors.attach(core)
+        self.send_control(Ready(message.incarnation, {}, []))
+        self.note("ready", f"in {message.incarnation} with {core.dispatcher.waiting} messages")
+
+    def _start(self, message: Start) -> None:
+        if self.core is None or self.core.incarnation != message.incarnation or self.running:
+            return
+        self.running = True
+        self.note("started", f"in {message.incarnation}")
+
+    # ---- channels -------------------------------------------------------------------------------------------------------
+    def receive(self) -> bool:
+        """Take a frame from one of the channels that have some."""
+        core = self.running_core
+        if core is None:
+            return False
+        cut = core.participant.cut
+        if not self._channels.receive(core):
+            return False
+        self._after_event(cut)
+        return True
+
+    def send(self) -> bool:
+        """Put the next frame into one of the channels that have room, if there is a full one, or a barrier or credit."""
+        core = self.running_core
+        return core is not None and self._channels.send(core, flush=False)
+
+    def flush(self) -> bool:
+        """The same, and a frame need not be full."""
+        core = self.running_core
+        return core is not None and self._channels.send(core, flush=True)
+
+    def lose(self, peer: int) -> None:
+        """The connection to a peer is gone."""
+        if self.core is not None:
+            self._channels.report_loss(self.core, peer, "the connection is gone")
+
+    # ---- work -----------------------------------------------------------------------------------------------------------
+    def fill(self) -> bool:
+        """Move received frames into the mailboxes."""
+        core = self.running_core
+        if core is None or not any(link.inbox for link in core.links):
+            return False
+        before = [[cut for cut, _ in link.inbox] for link in core.links]
+        if not core.fill_mailboxes():
+            return False
+        for link, cuts in zip(core.links, before, strict=True):
+            if any(cut > core.participant.cut for cut in cuts[: len(cuts) - len(link.inbox)]):
+                wrong(f"{self.name} executes a frame from behind a cut of {link.peer} that it has not made")
+        return True
+
+    def execute(self) -> bool:
+        """Run some messages."""
+        core = self.running_core
+        if core is None or not core.may_execute:
+            return False
+        core.dispatcher.now = self._around.trace.now
+        before = core.dispatcher.invocations
+        target = core.run(self._around.chance.randint(1, self._around.options.run_messages))
+        if target is None:
+            return False
+        count = core.dispatcher.invocations - before
+        self._around.executed += count
+        self.note("ran", f"{count} of {target.typename}")
+        if self._around.workload.violations:
+            wrong(f"{self.name}: {self._around.workload.violations[0]}")
+        return True
+
+    def forget(self) -> bool:
+        """Drop records that nobody uses."""
+        core = self.running_core
+        return core is not None and core.sweep()
+
+    def checkpoint(self) -> bool:
+        """One piece of checkpoint work."""
+        core = self.running_core
+        if core is None or not core.undecided:
+            return False
+        phase = core.participant.phase
+        more = core.checkpoint_work()
+        self._perform()
+        return more or core.participant.phase is not phase
+
+    # ---- doors ----------------------------------------------------------------------------------------------------------
+    def ingest(self) -> bool:
+        """Read a batch from one of the ingresses, while there is room."""
+        core = self.running_core
+        return core is not None and self._doors.read(core)
+
+    def publish(self) -> bool:
+        """A step of one of the publishers; after ``Finish``, the process ends when they have nothing left."""
+        core = self.running_core
+        if core is None:
+            return False
+        if self._doors.publish(core):
+            return True
+        if not self._finishing or not self._doors.drained(core):
+            return False
+        self.exited = True
+        self._store.close()
+        self.note("exit")
+        return True
+
+    # ---- storage --------------------------------------------------------------------------------------------------------
+    def store_step(self) -> bool:
+        """The disk works."""
+        kind = self._storage.next_kind
+        if kind is None:
+            return False
+        if kind == "write":
+            self._around.faults.before_write(self._store)
+        elif kind in {"apply", "recover"}:
+            self._around.faults.before_apply(self._store)
+        done = self._storage.work()
+        events = {"write": "delta written", "apply": "applied", "recover": "recovered"}
+        self.note(events.get(kind, kind), "" if done == kind else "failed, again")
+        return True
+
+    def store_result(self) -> bool:
+        """The loop hears of what the disk did."""
+        return self._storage.report() is not None
+
+    def _perform(self) -> None:
+        core = self.core
+        assert core is not None
+        for effect in core.take_effects():
+            match effect:
+                case SendControl(message):
+                    self.send_control(message)
+                    self.note(type(message).__name__.lower(), checkpoint_name(getattr(message, "checkpoint", 0)))
+                case WriteDelta(header, blocks, queues):
+                    write = lambda h=header, b=blocks, q=queues: self._store.write_delta(h, b, q)  # noqa: E731
+                    self._submit("write", write, self._written, (core, header.checkpoint))
+                case DeleteDelta(checkpoint):
+                    self._submit("delete", lambda n=checkpoint: self._store.delete_delta(n), self._ignored, None)
+                case ApplyDelta(checkpoint, blocks, end):
+                    apply = lambda n=checkpoint, b=blocks, e=end: self._apply(n, b, e)  # noqa: E731
+                    self._submit("apply", apply, self._applied, (core, checkpoint))
+                    self._submit("maintain", self._store.maintain, self._ignored, None)
+                case _:
+                    assert_never(effect)
+
+    def _submit(self, kind: str, run: Any, done: Any, about: Any) -> None:
+        self._storage.submit(Job(kind, run, lambda result: done(about, result)))
+
+    def _ignored(self, _about: Any, _result: Any) -> None:
+        """Nobody waits for this job."""
+
+    def _written(self, about: tuple[ShardCore, int], result: Any) -> None:
+        core, checkpoint = about
+        if core is not self.core:
+            return
+        if isinstance(result, Exception):
+            core.delta_failed(checkpoint, str(result))
+        else:
+            core.delta_written(checkpoint, result, LOOP_S)
+        self._perform()
+
+    def _apply(self, checkpoint: int, blocks: Any, end: bool) -> dict[str, list[str]]:  # noqa: FBT001 - an effect's own field
+        self._around.checker.applies(self.shard, checkpoint, self._around.disk.newest_durable)
+        self._store.apply_delta(checkpoint, blocks)
+        stored: dict[str, list[str]] = {}
+        for key, _ in self._store.scan() if end else ():
+            address = parse_state_key(key)
+            if address is not None:
+                stored.setdefault(address.typename, []).append(address.id)
+        return stored
+
+    def _applied(self, about: tuple[ShardCore, int], stored: dict[str, list[str]]) -> None:
+        core, checkpoint = about
+        if core is not self.core:
+            return
+        core.delta_applied(checkpoint, stored)
+        self._perform()
+
+    # ---- the end --------------------------------------------------------------------------------------------------------
+    def kill(self) -> None:
+        """The process is gone, whatever it was doing."""
+        around = self._around
+        outcome = self._storage.kill(around.chance)
+        self._doors.kill()
+        around.network.process_ended(self.shard, around.chance, around.options.rates.stale)
+        around.controls.to_shard[self.shard].clear()
+        around.trace.note(self.name, "killed", outcome)
+
+
+def _observable(core: ShardCore) -> tuple[Any, ...]:
+    """What functions and peers can tell of a shard."""
+    dispatcher = core.dispatcher
+    return (
+        records_in_memory(core.table),
+        dispatcher.waiting,
+        [dispatcher.outgoing(link.peer) for link in core.links],
+        dict(core.positions),
+        core.participant.cut,
+        {name: log.emitted for name, log in core.egress.items()},
+    )

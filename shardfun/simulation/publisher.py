@@ -1,0 +1,60 @@
+"""A simulated publisher of one egress of one shard: takes what may go out, hands it to the sink, then hears that it is there.
+
+Three steps, so that a process can die between any two of them, with a part of the records in the sink.
+"""
+
+from __future__ import annotations
+
+from shardfun.core.shard import ShardCore
+from shardfun.simulation.surroundings import Surroundings
+
+RECORDS_MAX = 5
+
+
+class Publisher:
+    """See the module."""
+
+    def __init__(self, around: Surroundings, egress: str, shard: int) -> None:
+        self._around = around
+        self._egress = egress
+        self._who = f"shard {shard}"
+        self._sink = around.sinks[egress, shard]
+        self._records: list[bytes] = []
+        self._handed_over = False
+
+    def attach(self, core: ShardCore) -> None:
+        """A new incarnation: what was under way is finished first, then the sink is opened at what the checkpoint knows."""
+        if self._records and not self._handed_over:
+            self._sink.publish(self._records)
+        self._records, self._handed_over = [], False
+        log = core.egress[self._egress]
+        there = self._sink.open(log.published, log.publishable(len(log.pending)))
+        if there:
+            core.published(self._egress, there)
+
+    def step(self, core: ShardCore) -> bool:
+        """The next of the three steps; whether there was one."""
+        if not self._records:
+            self._records = core.egress[self._egress].publishable(self._around.chance.randint(1, RECORDS_MAX))
+            return bool(self._records)
+        if not self._handed_over:
+            if self._around.faults.sink_refuses:
+                self._records = []
+                return True
+            self._sink.publish(self._records)
+            self._handed_over = True
+            self._around.note(self._who, "published", f"{len(self._records)} of {self._egress}")
+            return True
+        count, self._records, self._handed_over = len(self._records), [], False
+        core.published(self._egress, count)
+        return True
+
+    def drained(self, core: ShardCore) -> bool:
+        """Whether everything that may go out is out."""
+        return not self._records and not core.egress[self._egress].publishable(1)
+
+    def kill(self) -> None:
+        """The process dies: the sink may have got the first few records."""
+        if self._records and not self._handed_over:
+            self._sink.publish(self._records[: self._around.chance.randint(0, len(self._records))])
+        self._records, self._handed_over = [], False

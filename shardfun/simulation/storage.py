@@ -1,0 +1,88 @@
+"""A shard's storage thread: jobs one after the other, each in two steps, so that a process can die in between.
+
+First the disk does the job, then the loop hears of it. Killed while a job runs, a disk may have done nothing, a half, or all of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from shardfun.errors import CorruptionError, StorageError
+from shardfun.state.memory import MemoryStore
+
+
+class Job(NamedTuple):
+    """``kind``: write, delete, apply, maintain or recover. ``done`` gets the result or the ``StorageError`` on the loop."""
+
+    kind: str
+    run: Callable[[], Any]
+    done: Callable[[Any], None]
+
+
+class StorageThread:
+    """See the module."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self._jobs: deque[Job] = deque()
+        self._results: deque[tuple[Job, Any]] = deque()
+
+    def submit(self, job: Job) -> None:
+        """Queue a job."""
+        self._jobs.append(job)
+
+    @property
+    def next_kind(self) -> str | None:
+        """What the disk would do next."""
+        return self._jobs[0].kind if self._jobs else None
+
+    def work(self) -> str | None:
+        """The disk does the next job; what kind it was. A failed apply, redo or flush stays and is tried again.
+
+        Raises:
+            CorruptionError: what is stored does not fit together.
+        """
+        if not self._jobs:
+            return None
+        job = self._jobs[0]
+        try:
+            result = job.run()
+        except CorruptionError:
+            raise
+        except StorageError as error:
+            if job.kind in {"apply", "recover"}:
+                return f"{job.kind} failed"
+            result = error
+        self._jobs.popleft()
+        self._results.append((job, result))
+        return job.kind
+
+    def report(self) -> str | None:
+        """The loop hears of the oldest job that is done; what kind it was."""
+        if not self._results:
+            return None
+        job, result = self._results.popleft()
+        job.done(result)
+        return job.kind
+
+    def kill(self, chance: random.Random) -> str:
+        """The process dies; what became of the job that ran."""
+        outcome = "idle"
+        if self._jobs:
+            job = self._jobs[0]
+            how = chance.choice(("not begun", "half", "done"))
+            outcome = f"{job.kind} {how}"
+            if how != "not begun":
+                store = self._store
+                if how == "half":
+                    store.fail_next_sync = store.fail_next_apply = errno.EIO
+                with suppress(StorageError):
+                    job.run()
+                store.fail_next_write = store.fail_next_sync = store.fail_next_apply = None
+        self._store.crash()
+        return outcome

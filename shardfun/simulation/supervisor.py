@@ -1,0 +1,196 @@
+"""The simulated supervisor process: drives a real ``Coordinator``; each effect is a step of its own, so it can die between two."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import assert_never
+
+from shardfun.core.coordinator import (
+    Coordinator,
+    Effect,
+    FillVacancy,
+    Finished,
+    RaiseIncarnation,
+    Send,
+    State,
+    WriteManifest,
+)
+from shardfun.model.control import (
+    Abort,
+    Applied,
+    Changed,
+    Complete,
+    Fatal,
+    Heartbeat,
+    Loss,
+    Prepared,
+    Ready,
+    Refused,
+    Trigger,
+    Warm,
+    decode_to_supervisor,
+    encode_control,
+)
+from shardfun.model.delta import checkpoint_name
+from shardfun.simulation.disk import StoredManifest
+from shardfun.simulation.network import Late
+from shardfun.simulation.surroundings import JOB, Surroundings
+from shardfun.state.memory import MemoryStore
+
+WHO = "supervisor"
+
+
+class Supervisor:
+    """See the module.
+
+    Args:
+        spawn: makes a process serve a shard, after killing what served it.
+    """
+
+    def __init__(self, around: Surroundings, stores: Sequence[MemoryStore], spawn: Callable[[int], None]) -> None:
+        self._around = around
+        self._stores = stores
+        self._spawn = spawn
+        self._pending: deque[Effect] = deque()
+        self._writing: StoredManifest | None = None
+        self._exited: list[int] = []
+        self.finished: Finished | None = None
+        shards = around.options.shards
+        newest = around.disk.newest()
+        if newest is not None:
+            around.checker.committed(newest, stores)
+        complete = newest.checkpoint if newest is not None else 0
+        digests = newest.digests if newest is not None else [b""] * shards
+        around.note(WHO, "boot", f"at {checkpoint_name(complete)}")
+        self.coordinator = Coordinator(shards, around.options.timing, complete, digests, JOB)
+        self.coordinator.start(around.trace.now)
+        self._collect()
+
+    @property
+    def recovering(self) -> bool:
+        """Whether the world is being brought back."""
+        return self.coordinator.state is State.RECOVERING
+
+    @property
+    def all_exited(self) -> bool:
+        """Whether every shard has ended in order."""
+        return len(self._exited) == self._around.options.shards
+
+    def _collect(self) -> None:
+        self._pending += self.coordinator.take_effects()
+
+    # ---- what happens ---------------------------------------------------------------------------------------------------
+    def tick(self) -> bool:
+        """Look at the clock."""
+        coordinator, now = self.coordinator, self._around.trace.now
+        before = coordinator.state
+        if before is State.IDLE and self._around.faults.rushes:
+            coordinator.trigger(now)
+        else:
+            coordinator.tick(now)
+        self._collect()
+        if before is State.ALIGNING and coordinator.state is State.IDLE:
+            self._around.note(WHO, "aborted", coordinator.statistics.last_fault)
+        return coordinator.state is not before
+
+    def take_control(self) -> bool:
+        """Handle the next message of one of the shards that sent some."""
+        inboxes = self._around.controls.to_supervisor
+        waiting = [shard for shard, inbox in enumerate(inboxes) if inbox]
+        if not waiting:
+            return False
+        shard = self._around.chance.choice(waiting)
+        self.handle(shard, inboxes[shard].popleft())
+        return True
+
+    def handle(self, shard: int, raw: bytes) -> None:
+        """Handle one control message."""
+        coordinator, now = self.coordinator, self._around.trace.now
+        message = decode_to_supervisor(raw)
+        match message:
+            case Ready():
+                coordinator.on_ready(shard, message, now)
+            case Prepared():
+                coordinator.on_prepared(shard, message)
+            case Refused():
+                coordinator.on_refused(shard, message, now)
+            case Applied():
+                coordinator.on_applied(shard, message, now)
+            case Changed():
+                coordinator.on_changed(message)
+            case Loss():
+                coordinator.on_loss(message, now)
+            case Heartbeat() | Warm() | Fatal():
+                raise AssertionError("simulated processes send none of these")
+            case _:
+                assert_never(message)
+        self._around.note(WHO, "heard", f"{type(message).__name__} of {shard}, {coordinator.state.name}")
+        self._collect()
+
+    def died(self, shard: int, reason: str) -> None:
+        """A shard's process is gone, or taken for it."""
+        self._around.note(WHO, "death", f"of {shard}: {reason}")
+        for gone in [*self._exited, shard]:  # those that had exited in order are needed again
+            self.coordinator.failure(gone, reason, self._around.trace.now)
+        self._exited = []
+        self.finished = None
+        self._collect()
+
+    def exited(self, shard: int) -> None:
+        """A shard's process has ended in order."""
+        if self.coordinator.state is State.FINISHING:
+            self._exited.append(shard)
+        else:
+            self.died(shard, "ended before the others")
+
+    # ---- what is done ---------------------------------------------------------------------------------------------------
+    def perform(self) -> bool:
+        """The next effect, or the second half of writing a manifest."""
+        if self._writing is not None:
+            self._manifest_durable(self._writing)
+        elif self._pending:
+            self._perform(self._pending.popleft())
+        else:
+            return False
+        self._collect()
+        return True
+
+    def _perform(self, effect: Effect) -> None:
+        around = self._around
+        match effect:
+            case Send(shard, message):
+                raw = encode_control(message)
+                if isinstance(message, Trigger) and message.incarnation == self.coordinator.incarnation and shard == 0:
+                    around.checker.triggered(message.checkpoint, self._stores)
+                around.controls.to_shard[shard].append(raw)
+                around.network.wake(shard)
+                if isinstance(message, Trigger | Abort | Complete) and around.faults.arrives_again:
+                    around.controls.late.append(Late(to_shard=True, shard=shard, raw=raw))
+                checkpoint = checkpoint_name(getattr(message, "checkpoint", 0))
+                around.note(WHO, f"{type(message).__name__.lower()} sent", f"{checkpoint} to {shard}")
+            case RaiseIncarnation():
+                incarnation = around.disk.raise_incarnation()
+                around.network.forget_before(incarnation - 1)
+                around.note(WHO, "incarnation", str(incarnation))
+                self.coordinator.incarnation_raised(incarnation)
+            case FillVacancy(shard):
+                if effect not in self._pending:  # the vacancy is filled once, however often that was asked for meanwhile
+                    self._spawn(shard)
+                    self.coordinator.assigned(shard)
+            case WriteManifest(checkpoint, parent, parts, end):
+                self._writing = StoredManifest(checkpoint, parent, [part.digest for part in parts], end)
+                around.disk.rename(self._writing)
+                around.note(WHO, "manifest named", checkpoint_name(checkpoint))
+            case Finished():
+                self.finished = effect
+                around.note(WHO, "finished", "all done" if effect.ended else "stopped")
+            case _:
+                assert_never(effect)
+
+    def _manifest_durable(self, manifest: StoredManifest) -> None:
+        self._writing = None
+        manifest.durable = True
+        self._around.checker.committed(manifest, self._stores)
+        self._around.note(WHO, "manifest durable", checkpoint_name(manifest.checkpoint))
+        self.coordinator.manifest_durable(manifest.checkpoint, self._around.trace.now)

@@ -1,0 +1,52 @@
+"""The kinds of work that a shard may have, and which of them it does next."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from shardfun.simulation.process import ShardProcess
+
+Work = Callable[[ShardProcess], bool]
+SHARD_WORK: tuple[tuple[str, float, Work], ...] = (
+    ("control", 8, ShardProcess.take_control),
+    ("control", 2, ShardProcess.report_changed),
+    ("mesh", 18, ShardProcess.receive),
+    ("mesh", 9, ShardProcess.send),
+    ("mesh", 9, ShardProcess.flush),
+    ("mesh", 10, ShardProcess.fill),
+    ("run", 20, ShardProcess.execute),
+    ("run", 1, ShardProcess.forget),
+    ("checkpoint", 10, ShardProcess.checkpoint),
+    ("storage", 6, ShardProcess.store_step),
+    ("storage", 6, ShardProcess.store_result),
+    ("ingress", 4, ShardProcess.ingest),
+    ("egress", 5, ShardProcess.publish),
+)
+ALL_KINDS = (1 << len(SHARD_WORK)) - 1
+"""A bit for each."""
+
+
+class Agenda:
+    """Picks one of the kinds that may have something to do.
+
+    Args:
+        pace: how eagerly, by group of kinds (see ``options``).
+    """
+
+    def __init__(self, pace: dict[str, float]) -> None:
+        self._kinds = [(1 << index, weight * pace[kind], work) for index, (kind, weight, work) in enumerate(SHARD_WORK)]
+
+    def pick(self, awake: int, chance: random.Random) -> tuple[int, Work]:
+        """The bit of a kind, and what to call.
+
+        Args:
+            awake: bits of the kinds to choose from; at least one.
+        """
+        kinds = [kind for kind in self._kinds if awake & kind[0]]
+        at = chance.random() * sum([kind[1] for kind in kinds])
+        for bit, weight, work in kinds:
+            at -= weight
+            if at < 0:
+                return bit, work
+        return kinds[-1][0], kinds[-1][2]

@@ -1,0 +1,376 @@
+"""The world: picks what happens next, step by step, and says how the run ended.
+
+A step is one piece of work of one process, one fault, or one event outside. Virtual time moves a millisecond per step, and jumps on
+when nobody has anything to do. How eagerly each kind of work is picked differs from seed to seed: so control messages may be slow against
+the mesh, storage against execution, or one shard against all others.
+"""
+
+from __future__ import annotations
+
+import random
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from shardfun.core.coordinator import State
+from shardfun.core.runner import compile_runner, run_plain
+from shardfun.core.shard import Program
+from shardfun.sdk.context import Context
+from shardfun.simulation.checker import Checker
+from shardfun.simulation.disk import SupervisorDisk
+from shardfun.simulation.faults import Faults
+from shardfun.simulation.network import ControlSockets, Network
+from shardfun.simulation.node import Node
+from shardfun.simulation.options import PACES, Options
+from shardfun.simulation.process import ANYTHING
+from shardfun.simulation.sinks import Sink
+from shardfun.simulation.surroundings import Surroundings
+from shardfun.simulation.trace import Trace
+from shardfun.simulation.violation import Violation
+from shardfun.simulation.work import ALL_KINDS, Agenda
+from shardfun.simulation.workloads import make_workload
+from shardfun.simulation.workloads.workload import decode_records
+
+STEP_S = 0.001
+LIVENESS_STEPS_MAX = 150_000
+DELIVERED_MIN = 2_000
+IDLE_PICKS = 60
+"""After so many picks in a row without anything to do, everybody is asked; if that finds nothing, the clock moves on."""
+
+OUTSIDE_SHARE = 0.14
+BURSTS = 5  # the input of the safety phase comes in so many parts, so that it lasts, and waits in heaps
+HEALED_SPEED_MAX = 5.0
+ORPHAN_EXIT = 0.02
+TABLE_ENTRIES = 250
+"""About the length of the tables that the next step is drawn from."""
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a run ended.
+
+    Args:
+        kind: ``ok``, or that of the violation.
+        figures: counts of what happened.
+        digest: of the trace; two runs of a seed have the same.
+        last: the last events, if something was wrong.
+    """
+
+    kind: str
+    what: str
+    figures: dict[str, float]
+    digest: str
+    last: list[str] = field(default_factory=list)
+
+
+class World:
+    """One run.
+
+    Args:
+        out: called with each line of the trace.
+    """
+
+    def __init__(self, options: Options, out: Callable[[str], None] | None = None) -> None:
+        self.options = options
+        self.trace = Trace(out)
+        self.chance = random.Random(options.seed)
+        self.faults = Faults(options.rates, self.chance)
+        self._around = self._surroundings()
+        self.checker = self._around.checker
+        self.node = Node(self._around)
+        self._around.network.wake = self._wake
+        self._shard_table = _table(list(enumerate(map(float, options.speeds))))
+        self._agenda = Agenda(options.pace)
+        self._outside: list[Callable[[], bool]] = [
+            self._supervisor_tick,
+            self._supervisor_control,
+            self._supervisor_perform,
+            self._supervisor_perform,
+            self.node.notice_death,
+            self._boot,
+            self._deliver_late,
+            self._notice_loss,
+        ]
+        self._burst_steps = options.faulty_steps // (BURSTS + 1)
+        self._outside_share = min(0.5, OUTSIDE_SHARE * options.pace["supervisor"])
+        self._losses: list[tuple[int, int, int]] = []
+        """``(shard, peer, incarnation)``: broken pipes that the shard has not been told of yet."""
+        self._paused: dict[int, int] = {}
+        self._healed_at: int | None = None
+        self._complete_at_heal = 0
+        self._stop_asked = False
+
+    def _surroundings(self) -> Surroundings:
+        options = self.options
+        workload = make_workload(options)
+        functions = workload.app.compile()
+        runners = [run_plain if options.plain_runners else compile_runner(function) for function in functions]
+        network = Network(options.shards, options.pipe_frames)
+        checker = Checker(options.shards, functions, workload, network)
+        sinks = {
+            (name, shard): Sink(f"egress {name} of shard {shard}", records, counts=options.sink_counts)
+            for name, parts in checker.emitted.items()
+            for shard, records in enumerate(parts)
+        }
+        return Surroundings(
+            options=options,
+            chance=self.chance,
+            trace=self.trace,
+            faults=self.faults,
+            network=network,
+            controls=ControlSockets(options.shards),
+            disk=SupervisorDisk(),
+            sinks=sinks,
+            checker=checker,
+            workload=workload,
+            program=Program(functions, runners, workload.routes, workload.egresses, Context),
+        )
+
+    # ---- a run ----------------------------------------------------------------------------------------------------------
+    def run(self) -> Outcome:
+        """From the first start to the end."""
+        kind, what = "ok", ""
+        try:
+            while not self._finished():
+                self._step()
+            self._check_end()
+        except Violation as violation:
+            kind, what = violation.kind, str(violation)
+        except Exception as error:  # noqa: BLE001 - whatever the core raises is the finding
+            place = "".join(traceback.format_exception(error)[-3:])
+            kind, what = "crash", f"{type(error).__name__}: {error}\n{place}"
+        return Outcome(kind, what, self._figures(), self.trace.digest, [] if kind == "ok" else self.trace.last)
+
+    def _step(self) -> None:
+        """One thing that happens. Who is picked and has nothing to do takes no time."""
+        supervisor = self.node.supervisor
+        fault = self.faults.pick(recovering=supervisor is None or supervisor.recovering)
+        if fault is not None:
+            self._strike(fault)
+        else:
+            self._do_something()
+        if self.faults.victim is not None:
+            self.node.kill_by_name(self.faults.victim)
+            self.faults.victim = None
+        trace = self.trace
+        trace.step += 1
+        trace.now += STEP_S
+        if self._healed_at is None and trace.step % self._burst_steps == 0:
+            self._burst()
+
+    def _do_something(self) -> None:
+        chance, outside = self.chance, self._outside
+        for _ in range(IDLE_PICKS):
+            if chance.random() < self._outside_share:
+                worked = outside[int(chance.random() * len(outside))]()
+            else:
+                worked = self._work(self._shard_table[int(chance.random() * len(self._shard_table))])
+            if worked:
+                return
+        if any(self._work(shard) for shard in range(self.options.shards)) or any(work() for work in outside):
+            return  # the slow one, or something rare
+        if self.node.supervisor is not None:
+            self.trace.now = max(self.trace.now, self.node.supervisor.coordinator.wake_at)
+
+    def _work(self, shard: int) -> bool:
+        """Let a shard do something; whether it had anything to do.
+
+        Work of a kind that was not there sleeps until the shard has done something else, or something has come in.
+        """
+        chance, process = self.chance, self.node.processes[shard]
+        if process is None or self._paused.get(shard, 0) > self.trace.step:
+            return False
+        if self.node.supervisor is None and chance.random() < ORPHAN_EXIT:
+            return self.node.orphan_exits(shard)
+        while awake := process.awake & ALL_KINDS:
+            bit, work = self._agenda.pick(awake, chance)
+            if work(process):
+                process.awake = ANYTHING
+                if process.exited:
+                    self.node.collect_exits()
+                return True
+            process.awake &= ~bit
+        return False
+
+    def _wake(self, shard: int) -> None:
+        process = self.node.processes[shard]
+        if process is not None:
+            process.awake = ANYTHING
+
+    def _wake_all(self) -> None:
+        for shard in range(self.options.shards):
+            self._wake(shard)
+
+    # ---- outside of the shards ------------------------------------------------------------------------------------------
+    def _supervisor_tick(self) -> bool:
+        return self.node.supervisor is not None and self.node.supervisor.tick()
+
+    def _supervisor_control(self) -> bool:
+        return self.node.supervisor is not None and self.node.supervisor.take_control()
+
+    def _supervisor_perform(self) -> bool:
+        return self.node.supervisor is not None and self.node.supervisor.perform()
+
+    def _boot(self) -> bool:
+        if self.node.supervisor is not None or self.chance.random() < 0.9:
+            return False
+        self.node.boot()
+        return True
+
+    def _deliver_late(self) -> bool:
+        late = self._around.controls.late
+        if not late or self.chance.random() < 0.7:
+            return False
+        message = late.pop(self.chance.randrange(len(late)))
+        if not message.to_shard:
+            if self.node.supervisor is not None:
+                self.node.supervisor.handle(message.shard, message.raw)
+            return True
+        process = self.node.processes[message.shard]
+        if process is not None:
+            process.handle(message.raw)
+            self._wake(message.shard)
+        return True
+
+    def _notice_loss(self) -> bool:
+        if not self._losses:
+            return False
+        shard, peer, incarnation = self._losses.pop(0)
+        process = self.node.processes[shard]
+        if process is not None and process.running_core is not None and process.running_core.incarnation == incarnation:
+            process.lose(peer)
+            self._wake(shard)
+        return True
+
+    # ---- faults ---------------------------------------------------------------------------------------------------------
+    def _strike(self, fault: str) -> None:
+        shard = self.chance.randrange(self.options.shards)
+        match fault:
+            case "crash":
+                self.node.kill(shard)
+            case "supervisor":
+                self.node.kill_supervisor()
+            case "power":
+                self.node.power_loss()
+            case "drop":
+                self._break_pipe()
+            case "misjudge":
+                self.node.misjudge(shard)
+            case "pause":
+                self._paused[shard] = self.trace.step + self.faults.pause_steps
+                self.trace.note(f"shard {shard}", "paused")
+            case "jump":
+                if self.node.supervisor is None or self.node.supervisor.coordinator.state is not State.ALIGNING:
+                    return
+                self.trace.now += self.options.timing.timeout * 1.01
+                self.trace.note("world", "clock jumps")
+            case _:
+                raise AssertionError(fault)
+
+    def _break_pipe(self) -> None:
+        """A pipe loses its tail. Both ends hear of it at once, or nobody does, and a gap or the next barrier has to show it."""
+        pipes = [(channel, pipe) for channel, pipe in self._around.network.pipes.items() if pipe]
+        if not pipes:
+            return
+        (sender, receiver), pipe = pipes[self.chance.randrange(len(pipes))]
+        incarnation = pipe[-1].incarnation
+        self._around.network.cut_tail((sender, receiver), self.chance.randint(1, len(pipe)))
+        told = not self.faults.lose_notice
+        self.trace.note("world", "pipe breaks", f"{sender} to {receiver}, {'noticed' if told else 'unnoticed'}")
+        if told:
+            self._losses += [(receiver, sender, incarnation), (sender, receiver, incarnation)]
+
+    def _burst(self) -> None:
+        """Another part of the input may be read. The last part is kept for after the faults."""
+        bursts = self.trace.step // self._burst_steps
+        if bursts > BURSTS:
+            self._heal()
+        else:
+            self._around.open_share = bursts / (BURSTS + 1)
+            self._wake_all()
+            self.trace.note("world", "input opens", f"to {self._around.open_share:.0%}")
+
+    def _heal(self) -> None:
+        self.trace.note("world", "heals")
+        self.faults.heal()
+        self._paused = {}
+        self._around.open_share = 1.0
+        self._shard_table = _table([(shard, min(speed, HEALED_SPEED_MAX)) for shard, speed in enumerate(self.options.speeds)])
+        self._agenda = Agenda(dict.fromkeys(PACES, 1.0))
+        self._wake_all()
+        self._outside_share = OUTSIDE_SHARE
+        self._healed_at = self.trace.step
+        self._complete_at_heal = self.checker.complete
+
+    # ---- the end --------------------------------------------------------------------------------------------------------
+    def _finished(self) -> bool:
+        if self.node.over:
+            return True
+        if self._healed_at is None:
+            return False
+        if self.trace.step - self._healed_at > LIVENESS_STEPS_MAX:
+            self._stuck()
+        if self.options.ping_pong and not self._stop_asked and self.trace.step % 16 == 0:
+            self._stop_when_settled()
+        return False
+
+    def _stop_when_settled(self) -> None:
+        """A world with balls in play never ends by itself: it is stopped when all else has come to its end."""
+        view, supervisor = self.checker.view, self.node.supervisor
+        if view is None or supervisor is None or self.checker.complete <= self._complete_at_heal:
+            return
+        if supervisor.coordinator.state is State.IDLE and self._around.workload.settled(view):
+            self._stop_asked = True
+            self.trace.note("world", "asks to stop")
+            supervisor.coordinator.stop()
+
+    def _stuck(self) -> None:
+        supervisor = self.node.supervisor
+        doing = "no supervisor" if supervisor is None else supervisor.coordinator.state.name
+        raise Violation(
+            "liveness",
+            f"not finished {LIVENESS_STEPS_MAX} steps after the world healed: {doing}, newest complete checkpoint "
+            f"{self.checker.complete}, it was {self._complete_at_heal} then",
+        )
+
+    def _check_end(self) -> None:
+        supervisor, view = self.node.supervisor, self.checker.view
+        assert supervisor is not None
+        assert supervisor.finished is not None
+        if view is None or self.checker.complete <= self._complete_at_heal or self._healed_at is None:
+            raise Violation("liveness", "the run ended without another complete checkpoint after the faults")
+        if supervisor.finished.ended == self.options.ping_pong or not self._around.workload.settled(view):
+            raise Violation("liveness", "the run ended before everything that was admitted")
+        published = {place: sink.records for place, sink in self._around.sinks.items()}
+        if not self.checker.published_all(published):
+            raise Violation("liveness", "the run ended with records that were not published")
+        if not self.options.ping_pong:
+            records = [record for sink in self._around.sinks.values() for record in decode_records(sink.records)]
+            self._around.workload.check_end(view, records)
+        if self._around.executed < DELIVERED_MIN:
+            raise Violation("correctness", f"only {self._around.executed} messages were delivered: the run proves too little")
+
+    def _figures(self) -> dict[str, float]:
+        events = self.trace.events
+        return {
+            "messages": self._around.executed,
+            "steps": self.trace.step,
+            "virtual_s": round(self.trace.now, 3),
+            "checkpoints": self.checker.completed,
+            "aborts": events["aborted"],
+            "incarnations": events["incarnation"],
+            "kills": events["killed"],
+            "power_losses": events["power loss"],
+            "broken_pipes": events["pipe breaks"],
+            "stale_frames": events["stale"],
+            "repeated_records": sum(sink.repeated for sink in self._around.sinks.values()),
+        }
+
+
+def _table(weighted: Sequence[tuple[T, float]]) -> list[T]:
+    """Entries in proportion to their weight, each at least once: drawing is one multiplication."""
+    total = sum(weight for _, weight in weighted)
+    return [entry for entry, weight in weighted for _ in range(max(1, round(TABLE_ENTRIES * weight / total)))]
