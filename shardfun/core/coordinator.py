@@ -6,6 +6,8 @@ Its rules, each the answer to a way in which the world could split:
 - the manifest is the commit point: once it is being written, no refusal, time-out or death aborts any more;
 - every start of the world, after whatever failure, is a new incarnation, raised durably before anybody hears of it;
 - a death during the decision waits for the decision, since only then is it known which checkpoint to go back to.
+
+A little long: the table, the effects and the machine are read together.
 """
 
 from __future__ import annotations
