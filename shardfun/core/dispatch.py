@@ -6,27 +6,21 @@ and a queue costs two operations per batch, not per message.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
-import cbor2
-
-from shardfun.core.function import DEAD_LETTER_KIND, CompiledFunction
+from shardfun.core.dead_letters import DeadLetters, describe_error, forget_earlier
+from shardfun.core.function import CompiledFunction
 from shardfun.core.limits import Limits
 from shardfun.core.queue import Queue, Row
 from shardfun.core.records import Generation, RecordTable
 from shardfun.core.runner import Runner, invoke
 from shardfun.errors import PayloadTypeError, UnknownTargetError
 from shardfun.model.address import ID_BYTES_MAX, Address
-from shardfun.model.columns import Batch, UndecodableMessage, decode_block
+from shardfun.model.columns import Batch, decode_block
 from shardfun.model.keyspace import slot_of, slot_range
-from shardfun.model.payload import END, Encoded
 
 FIRST_CHUNK = 64
-CONTEXTS_MAX = 100  # of exceptions that were raised while another was handled
-LETTER_PAYLOAD_CHARACTERS = 2000  # of the text that stands for a payload that has no encoding
-INGRESS_RECORD = "ingress record"  # the payload type of a dead letter that never became a message
 
 
 class FunctionType:
@@ -90,7 +84,6 @@ class Dispatcher:
     Args:
         runners: by position like ``functions``: ``run_plain`` or the generated one.
         egresses: name to the encoder of one record.
-        cut_id: tells the last cut checkpoint (for dead letters); ``now`` the wall clock in seconds.
     """
 
     def __init__(
@@ -117,17 +110,13 @@ class Dispatcher:
         self.egresses = {name: EgressBuffer(name, encode, shards) for name, encode in egresses.items()}
         self.owners: dict[str, int] = {}
         self.invocations = 0
-        self.dead_letters = 0
+        self.letters = DeadLetters(table, shard, shards)
         self.running: FunctionType | None = None
         """What runs now, for the heartbeat."""
         self.progress: Iterator[str] = iter(())
         """The ids of the running batch, as far as they are still to come: by its length hint another thread can tell whether
         one invocation takes long or many follow each other, and no invocation pays for that."""
-        self.cut = 0
-        self.now = 0.0
-        self._parked_in_cut = 0
         self._owner_of_slot = [owner for owner in range(shards) for _ in range(*slot_range(owner, shards))]
-        self._own_slots = slot_range(shard, shards)
         self._turn = 0
         self.context = context(self)
 
@@ -200,7 +189,7 @@ class Dispatcher:
         try:
             return self.table.load(target.records, id)
         except PayloadTypeError as error:
-            self._park(Address(target.typename, id), _sender(sender, sender_type), value, str(error), "", 0)
+            self.letters.park(Address(target.typename, id), sender_of(sender, sender_type), target.payloads, value, str(error))
             return None
 
     # ---- failures -------------------------------------------------------------------------------------------------------
@@ -213,66 +202,13 @@ class Dispatcher:
             try:
                 invoke(target, record, sender, sender_type, value, self)
             except BaseException as again:  # noqa: BLE001 - as in the runners
-                _unchain(again, first)
+                forget_earlier(again, first)
                 error = again
             else:
                 return
         reason, trace = describe_error(error, self.limits.traceback_bytes)
-        self._park(record._address, _sender(sender, sender_type), value, reason, trace, 1 + self.limits.retries)  # noqa: SLF001
-
-    def park_undecodable(self, typename: str, message: UndecodableMessage) -> None:
-        """A message whose payload does not fit any declared type: park it as it came."""
-        letter = {"payload_type": message.type_name, "payload": message.plain}
-        self._write_letter(Address(typename, message.id), message.sender, letter, message.reason, "", 0)
-
-    def park_ingress(self, ingress: str, position: str, reason: str, raw: bytes, trace: str = "") -> None:
-        """A record that could not be read or routed."""
-        target = Address(f"ingress/{ingress}", position)
-        self._write_letter(target, None, {"payload_type": INGRESS_RECORD, "payload": raw}, reason, trace, 0)
-
-    def park_unsendable(self, target: FunctionType, single: Batch, reason: str) -> None:
-        """The one message of ``single`` cannot leave this shard: it is parked where it was sent."""
-        ((id, sender, value),) = zip(single.ids, single.senders or [None], single.values, strict=True)
-        self._park(Address(target.typename, id), _sender(sender, single.sender_type), value, reason, "", 0)
-
-    def _park(self, target: Address, sender: Address | None, value: Any, reason: str, trace: str, attempts: int) -> None:
-        described = value.type if type(value) is Encoded else self.types[target.typename].payloads.by_class[type(value)]
-        try:
-            plain = cbor2.loads(value.data) if type(value) is Encoded else None if value is END else described.to_plain(value)
-            cbor2.dumps(plain)
-        except Exception as error:  # noqa: BLE001 - often the very reason why the message failed; a letter has to be written
-            plain = f"{value!r:.{LETTER_PAYLOAD_CHARACTERS}}"
-            reason += f" (the payload cannot be encoded: {error!r:.200})"
-        letter = {"payload_type": described.name, "payload": plain}
-        self._write_letter(target, sender, letter, reason, trace, attempts)
-
-    def _write_letter(
-        self, target: Address, sender: Address | None, letter: dict[str, Any], reason: str, trace: str, attempts: int
-    ) -> None:
-        """A dead letter is an ordinary write of this shard's key space: part of the exactly-once world."""
-        self._parked_in_cut += 1
-        self.dead_letters += 1
-        low, high = self._own_slots
-        slot = slot_of(target.id)
-        if not low <= slot < high:  # a record that was not routed yet, or a message that cannot leave
-            slot = low
-        key = slot.to_bytes(2, "big") + DEAD_LETTER_KIND
-        key += self.cut.to_bytes(8, "big") + self._parked_in_cut.to_bytes(4, "big") + self.shard.to_bytes(2, "big")
-        letter |= {
-            "target": list(target),
-            "sender": None if sender is None else list(sender),
-            "reason": _encodable(reason),
-            "traceback": _encodable(trace),
-            "attempts": attempts,
-            "checkpoint": self.cut,
-            "time": self.now,
-        }
-        self.table.write(key, cbor2.dumps(letter))
-
-    def begin_cut(self, checkpoint: int) -> None:
-        """Dead letters after this belong to the next checkpoint."""
-        self.cut = checkpoint
-        self._parked_in_cut = 0
+        address, attempts = record._address, 1 + self.limits.retries  # noqa: SLF001
+        self.letters.park(address, sender_of(sender, sender_type), target.payloads, value, reason, trace, attempts)
 
     # ---- messages from outside ------------------------------------------------------------------------------------------
     def accept_blocks(self, blocks: Iterable[list[Any]]) -> int:
@@ -291,7 +227,7 @@ class Dispatcher:
         batch, undecodable = decode_block(target.payloads, block)
         target.queues[shard].append(batch)
         for message in undecodable:
-            self.park_undecodable(target.typename, message)
+            self.letters.park_undecodable(target.typename, message)
         return len(batch.ids)
 
     def _park_block(self, block: list[Any]) -> int:
@@ -300,7 +236,7 @@ class Dispatcher:
         assert not batch.ids
         for message in undecodable:
             reason = f"function type {block[0]!r} does not exist (any more)"
-            self.park_undecodable(block[0], message._replace(reason=reason))
+            self.letters.park_undecodable(block[0], message._replace(reason=reason))
         return 0
 
     def ingest_columns(self, typename: str, ids: Sequence[str], values: Sequence[Any]) -> None:
@@ -368,37 +304,8 @@ def unknown_target(what: str, name: str, known: Iterable[str]) -> UnknownTargetE
     return UnknownTargetError(f"unknown {what} {name!r}{hint}")
 
 
-def describe_error(error: BaseException, traceback_bytes: int) -> tuple[str, str]:
-    """One line and the traceback of what user code raised. Never raises itself: even ``str(error)`` may be user code.
-
-    Args:
-        traceback_bytes: how much of the traceback's end is kept.
-    """
-    trace = "".join(traceback.format_exception(error))[-traceback_bytes:]
-    try:
-        text = f"{error!s:.500}"
-    except Exception as broken:  # noqa: BLE001 - see above
-        text = f"<{type(broken).__name__} in str()>"
-    return f"{type(error).__qualname__}: {text}", trace
-
-
-def _encodable(text: str) -> str:
-    """The text with lone surrogates written out: they have no UTF-8, and a message may quote one."""
-    return text.encode(errors="backslashreplace").decode()
-
-
-def _unchain(error: BaseException, earlier: BaseException) -> None:
-    """Forget that ``error`` was raised while ``earlier`` was handled: it is another attempt, and no part of its story."""
-    for _ in range(CONTEXTS_MAX):  # user code may have made a ring of them
-        if error.__context__ is None or error is earlier:
-            return
-        if error.__context__ is earlier:
-            error.__context__ = None
-            return
-        error = error.__context__
-
-
-def _sender(sender: Any, sender_type: str | None) -> Address | None:
+def sender_of(sender: Any, sender_type: str | None) -> Address | None:
+    """The sender of a message as an address, however its batch holds it (see ``Batch``)."""
     return Address(sender_type, sender) if sender_type is not None and sender is not None else sender
 
 

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from shardfun.core.dispatch import Dispatcher, FunctionType, InvocationContext, Router, describe_error
+from shardfun.core.dead_letters import describe_error
+from shardfun.core.dispatch import Dispatcher, FunctionType, InvocationContext, Router
 from shardfun.core.effects import Effect
 from shardfun.core.egress import EgressLog
+from shardfun.core.frame_maker import FrameMaker
 from shardfun.core.function import CompiledFunction
 from shardfun.core.limits import Limits
 from shardfun.core.link import Link
@@ -24,7 +26,7 @@ from shardfun.core.records import Loader, RecordTable
 from shardfun.core.runner import Runner
 from shardfun.core.snapshot import Cut, Queues, waiting_messages
 from shardfun.errors import BacklogLimitError, ConfigurationError, InvocationError
-from shardfun.model.columns import ENCODE_ERRORS, Batch, encode_block, singles
+from shardfun.model.columns import Batch
 from shardfun.model.control import Abort, Complete, Trigger
 from shardfun.model.delta import DeltaSummary
 from shardfun.model.doors import IngressBatch, PublishedPosition
@@ -109,6 +111,7 @@ class ShardCore:
         peers = [peer for peer in range(identity.shards) if peer != identity.shard]
         self.links = [Link(peer, start.incarnation, limits.window_frames, limits.frame_messages) for peer in peers]
         self.link_of = {link.peer: link for link in self.links}
+        self._frames = FrameMaker(self.dispatcher, limits)
         self.participant = Participant(identity, start.incarnation, start.complete, start.digest, self)
         self.egress: dict[str, EgressLog] = {}
         self.positions: dict[str, Any] = {}
@@ -124,8 +127,8 @@ class ShardCore:
     def _restore(self, queues: Queues) -> None:
         """Own mailbox first, then what was on the way to it, channel by channel, then the outboxes."""
         dispatcher = self.dispatcher
-        dispatcher.begin_cut(self.participant.cut)
-        dispatcher.dead_letters = queues.dead_letters
+        dispatcher.letters.begin_cut(self.participant.cut)
+        dispatcher.letters.count = queues.dead_letters
         dispatcher.invocations = queues.invocations
         self.records_in = queues.records_in
         dispatcher.accept_blocks(queues.mailbox)
@@ -185,68 +188,11 @@ class ShardCore:
 
     def next_frame(self, peer: int, *, flush: bool) -> bytes | None:
         """The next frame for a peer: a barrier or credit at once, messages when a frame is full or ``flush`` is set."""
-        link = self.link_of[peer]
-        waiting = self.dispatcher.outgoing(peer)
-        if waiting < link.frame_messages and not (flush and waiting):
-            return link.next_frame(self.participant.cut, None)
-        taken: list[tuple[FunctionType, Batch]] = []
-        while True:
-            take = (lambda: self._take_blocks(peer, link.frame_messages, taken)) if self.dispatcher.outgoing(peer) else None
-            try:
-                raw = link.next_frame(self.participant.cut, take)
-            except ENCODE_ERRORS:
-                self._park_unencodable(link, taken)
-                continue
-            if raw is None or not taken:
-                return raw
-            if len(raw) <= self.limits.frame_bytes_max:
-                link.adapt(len(raw), self.limits)
-                return raw
-            link.take_back()
-            self._split_or_park(link, taken, len(raw))
-
-    def _take_blocks(self, peer: int, room: int, taken: list[tuple[FunctionType, Batch]]) -> list[Any]:
-        blocks: list[Any] = []
-        for target in self.dispatcher.order:
-            queue = target.queues[peer]
-            while room > 0 and len(queue):
-                batch = queue.take(room)
-                room -= len(batch.ids)
-                taken.append((target, batch))
-                blocks.append(encode_block(target.typename, target.payloads, batch))
-        return blocks
-
-    def _split_or_park(self, link: Link, taken: list[tuple[FunctionType, Batch]], size: int) -> None:
-        """A frame is larger than the transport takes: try half of the messages. One that is too large alone is parked here."""
-        messages = sum(len(batch.ids) for _, batch in taken)
-        if messages == 1:
-            ((target, batch),) = taken
-            limit = self.limits.frame_bytes_max
-            reason = f"the message takes {size} bytes, and a frame between shards has at most {limit}; send less, or in pieces"
-            self.dispatcher.park_unsendable(target, batch, reason)
+        letters = self.dispatcher.letters.count
+        raw = self._frames.next_frame(self.link_of[peer], self.participant.cut, flush=flush)
+        if self.dispatcher.letters.count != letters:
             self.changed = True
-        else:
-            for target, batch in reversed(taken):
-                target.queues[link.peer].put_back(batch)
-            link.frame_messages = max(1, messages // 2)
-        taken.clear()
-
-    def _park_unencodable(self, link: Link, taken: list[tuple[FunctionType, Batch]]) -> None:
-        """A message has a value that cannot be encoded, which its constructor let pass: find it, park it, keep the others."""
-        for target, batch in reversed(taken):
-            good: list[Batch] = []
-            for single in singles(batch):
-                try:
-                    encode_frame(0, 0, 0, [encode_block(target.typename, target.payloads, single)])
-                except ENCODE_ERRORS as error:
-                    reason, _ = describe_error(error, 0)
-                    self.dispatcher.park_unsendable(target, single, f"the payload cannot be encoded: {reason}")
-                    self.changed = True
-                else:
-                    good.append(single)
-            for single in reversed(good):
-                target.queues[link.peer].put_back(single)
-        taken.clear()
+        return raw
 
     def fill_mailboxes(self) -> bool:
         """Move received frames into the mailboxes while there is room, a frame from each channel in turn; whether any moved.
@@ -341,11 +287,11 @@ class ShardCore:
             except BaseException as error:  # noqa: BLE001 - a router is user code: its record is parked, the run goes on
                 where = f"{batch.place or f'before {batch.position!r:.200}'} (this shard's record {index + 1} of these)"
                 reason, trace = describe_error(error, self.limits.traceback_bytes)
-                dispatcher.park_ingress(ingress, where, reason, repr(record)[:2000].encode(errors="replace"), trace)
+                dispatcher.letters.park_ingress(ingress, where, reason, repr(record)[:2000].encode(errors="replace"), trace)
         if records:
             dispatcher.route_ingested()
         for reject in batch.rejects:
-            dispatcher.park_ingress(ingress, reject.position, reject.reason, reject.raw)
+            dispatcher.letters.park_ingress(ingress, reject.position, reject.reason, reject.raw)
         self.positions[ingress] = batch.position
 
     def ingress_finished(self, ingress: str) -> None:
@@ -376,7 +322,7 @@ class ShardCore:
         """Everything that waits, by reference. Part of the cut: no message runs in between."""
         dispatcher = self.dispatcher
         assert not dispatcher.effects, "a cut inside an invocation"
-        dispatcher.begin_cut(checkpoint)
+        dispatcher.letters.begin_cut(checkpoint)
         self.changed = False
         return Cut(
             checkpoint=checkpoint,
@@ -388,7 +334,7 @@ class ShardCore:
             emitted={name: log.emitted for name, log in self.egress.items()},
             at_end=bool(self.finished) and all(self.finished.values()),
             ended=self.ended,
-            dead_letters=dispatcher.dead_letters,
+            dead_letters=dispatcher.letters.count,
             records_in=self.records_in,
             invocations=dispatcher.invocations,
         )

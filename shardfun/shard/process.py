@@ -406,7 +406,7 @@ class ShardProcess:
             emitted=sum(egress.emitted for egress in logs),
             published=sum(egress.published.records for egress in logs),
             backlog=core.backlog,
-            dead_letters=core.dispatcher.dead_letters,
+            dead_letters=core.dispatcher.letters.count,
             cached_bytes=core.table.cached_bytes,
             resident_bytes=resident_bytes(),
             resumed_at=0.0 if loop is None else loop.resumed_at,

@@ -236,7 +236,7 @@ class ShardProcess:
         core = self.running_core
         if core is None or not core.may_execute:
             return False
-        core.dispatcher.now = self._around.trace.now
+        core.dispatcher.letters.now = self._around.trace.now
         before = core.dispatcher.invocations
         target = core.run(self._around.chance.randint(1, self._around.options.run_messages))
         if target is None:

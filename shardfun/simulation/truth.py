@@ -47,7 +47,7 @@ def truth_now(core: ShardCore, network: Network) -> Truth:
         positions=dict(core.positions),
         emitted={name: log.published.records + len(log.pending) for name, log in core.egress.items()},
         ended=core.ended,
-        dead_letters=core.dispatcher.dead_letters,
+        dead_letters=core.dispatcher.letters.count,
         invocations=core.dispatcher.invocations,
     )
 

@@ -135,7 +135,7 @@ def test_ids_that_are_none(id: Any) -> None:
     core = core_of(app)
     put(core, "t/f", ("a", 1), ("b", 1))
     run_all(core)
-    assert core.dispatcher.dead_letters == 2
+    assert core.dispatcher.letters.count == 2
     assert waiting_of(core, 0) == []
     if id != ["a"]:
         assert all(isinstance(error, PayloadTypeError) for error in errors)
@@ -163,7 +163,7 @@ def test_the_context_refuses_what_is_not_declared() -> None:
     core = core_of(app, limits=Limits(validate_sends=True))
     put(core, "t/f", ("a", 1))
     run_all(core)
-    assert core.dispatcher.dead_letters == 0
+    assert core.dispatcher.letters.count == 0
     assert [text.partition(":")[0] for text in seen] == [
         "unknown function type 't/g'; did you mean 't/f'?",
         "t/f accepts int | test_dispatch.Item, not str",
@@ -217,7 +217,7 @@ def test_restored_messages_of_a_function_that_is_gone_become_letters() -> None:
     assert [letter["payload"] for letter in letters] == [1, "a\0b", {"number": 7}, b"\x81\x01"]
     assert [letter["sender"] for letter in letters] == [["s/s", "p"]] * 4
     assert all("function type 'old/gone' does not exist" in letter["reason"] for letter in letters)
-    assert core.dispatcher.dead_letters == 7
+    assert core.dispatcher.letters.count == 7
     assert core.dispatcher.waiting == 0
 
 
@@ -231,9 +231,9 @@ def test_restored_messages_of_a_type_that_is_gone_become_letters_the_others_run(
 def test_letters_of_one_cut_have_keys_of_their_own() -> None:
     core = core_of(application())
     for _ in range(3):
-        core.dispatcher.park_ingress("in", "1", "reason", b"")
-    core.dispatcher.begin_cut(9)
-    core.dispatcher.park_ingress("in", "1", "reason", b"")
+        core.dispatcher.letters.park_ingress("in", "1", "reason", b"")
+    core.dispatcher.letters.begin_cut(9)
+    core.dispatcher.letters.park_ingress("in", "1", "reason", b"")
     assert len(core.table.writes) == 4
     assert [letter["checkpoint"] for letter in letters_of(core.table.writes)] == [0, 0, 0, 9]
 

@@ -70,7 +70,7 @@ def test_large_messages_share_frames_by_their_size_and_stay_in_order(core: Shard
     assert [text for frame in frames for text in frame] == texts
     assert len(frames) > 40 * 800 // LIMITS.frame_bytes_max
     assert core.links[0].frame_messages < 8
-    assert core.dispatcher.dead_letters == 0
+    assert core.dispatcher.letters.count == 0
 
 
 def test_small_messages_fill_frames_again(core: ShardCore) -> None:
@@ -81,7 +81,7 @@ def test_small_messages_fill_frames_again(core: ShardCore) -> None:
 def test_a_message_that_never_fits_is_parked_where_it_was_sent(core: ShardCore) -> None:
     frames = send(core, ["a", "b" * 5000, "c"])
     assert [text for frame in frames for text in frame] == ["a", "c"]
-    assert core.dispatcher.dead_letters == 1
+    assert core.dispatcher.letters.count == 1
     assert core.dispatcher.outgoing(1) == 0
 
 

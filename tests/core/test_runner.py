@@ -307,7 +307,7 @@ def test_retries_happen_in_place_before_anything_else(*, plain: bool) -> None:
     assert core.egress["out"].pending == [b"'flaky'", b"'next'", b"'last'"]
     (letter,) = letters_of(core.table.writes)
     assert (letter["target"], letter["attempts"], letter["reason"]) == (["t/f", "b"], 3, "ValueError: fails")
-    assert core.dispatcher.dead_letters == 1
+    assert core.dispatcher.letters.count == 1
 
 
 def test_the_caller_of_what_follows_a_failure_is_its_own() -> None:
