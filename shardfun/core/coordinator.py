@@ -350,8 +350,8 @@ class Coordinator:
         self._move(Event.ALL_PREPARED)
         parts = [self._prepared[member] for member in range(self._shards)]
         used_up = all(part.at_end and part.quiet for part in parts)
-        self._all_ended = used_up and all(part.ended for part in parts)
-        self._end = used_up and not self._all_ended
+        self._all_ended = used_up and all(part.ended and part.published for part in parts)
+        self._end = used_up and not all(part.ended for part in parts)
         self.effects.append(WriteManifest(self.current, self.complete, parts, self._end))
 
     def on_refused(self, shard: int, message: Refused, now: float) -> None:

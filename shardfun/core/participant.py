@@ -293,6 +293,7 @@ class Participant:
             self._current.at_end,
             self._current.quiet,
             self._current.ended,
+            self._current.published,
             loop_s,
             self._current.positions,
         )

@@ -55,6 +55,11 @@ class Cut:
     logs: dict[int, list[bytes]] = field(default_factory=dict)
 
     @property
+    def published(self) -> bool:
+        """Whether every egress record before the cut was known to be published at the cut."""
+        return not any(pending for _, _, pending in self.egress.values())
+
+    @property
     def quiet(self) -> bool:
         """Whether no message is in this part of the checkpoint. Meaningful once the logs are complete."""
         return not (self.mailbox or self.inbox or any(self.outboxes.values()) or any(self.logs.values()))

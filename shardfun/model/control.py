@@ -99,7 +99,7 @@ class Prepared(_Message, frozen=True, array_like=True, tag="prepared"):
     """This shard's delta of ``checkpoint`` is durable.
 
     ``at_end``: all its ingresses are used up; ``quiet``: no message is waiting or on its way in this shard's part; ``ended``:
-    the ``on_end`` messages were sent in an earlier checkpoint. ``loop_s``: seconds of the loop that the checkpoint took.
+    the ``on_end`` messages were sent in an earlier checkpoint; ``published``: no egress record waits. ``loop_s``: seconds of the loop that the checkpoint took.
     """
 
     incarnation: int
@@ -110,6 +110,7 @@ class Prepared(_Message, frozen=True, array_like=True, tag="prepared"):
     at_end: bool
     quiet: bool
     ended: bool
+    published: bool
     loop_s: float
     positions: dict[str, Any]
 

@@ -93,7 +93,17 @@ MESSAGES = [
     control.Warm(17),
     control.Ready(3, {2: "tcp://127.0.0.1:1"}, ["note"]),
     control.Prepared(
-        3, 8, b"d" * 16, 1000, 10, at_end=True, quiet=False, ended=False, loop_s=0.5, positions={"in": {"offset": 7}}
+        3,
+        8,
+        b"d" * 16,
+        1000,
+        10,
+        at_end=True,
+        quiet=False,
+        ended=False,
+        published=True,
+        loop_s=0.5,
+        positions={"in": {"offset": 7}},
     ),
     control.Refused(3, 8, "disk full"),
     control.Applied(3, 8),
