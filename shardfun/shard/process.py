@@ -132,6 +132,8 @@ class ShardProcess:
                         await self._park()
             finally:
                 self._storage.give_up()
+                for reader in self._readers.values():
+                    reader.close()
             self.send(self.sample())
             await trio.sleep(LAST_FIGURES_S)
             nursery.cancel_scope.cancel()

@@ -100,7 +100,8 @@ def test_shards_end_when_the_supervisor_is_gone(tmp_path: Path, job: Job, node: 
 @pytest.mark.chaos
 def test_stopped_spare_and_stopped_supervisor(tmp_path: Path, job: Job, node_with_spare: Node) -> None:
     node = node_with_spare
-    status = in_the_middle(node)
+    in_the_middle(node)
+    status = node.until(lambda status: status.spares == 1)
     (spare,) = {*node.processes()} - {status.pid, *(shard.pid for shard in status.shards)}
     os.kill(spare, signal.SIGSTOP)
     os.kill(status.shards[0].pid, signal.SIGKILL)  # the spare shall replace it, and cannot

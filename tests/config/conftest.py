@@ -1,68 +1,29 @@
-"""A kind of ingress and a kind of egress that stand in for any third party's."""
+"""Fixtures of the configuration tests."""
 
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any
 
-import msgspec
+import probe_kinds as probes
 import pytest
 
 from shardfun.config import kinds
-from shardfun.config.units import Duration, Size, toml_key
-
-
-class ProbeAuth(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    user: str
-    password: str = "p"
-    ttl: Annotated[float, Duration] = 60.0
-
-
-class ProbeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename=toml_key):
-    path: str
-    format: Literal["jsonl", "csv"] | None = None
-    partition_by: str | None = None
-    rate: Annotated[float, msgspec.Meta(gt=0)] | None = None
-    follow: bool = False
-    poll_s: Annotated[float, Duration(0.01, 60)] | None = None
-    chunk_bytes: Annotated[int, Size] = 4096
-    tags: tuple[str, ...] = ()
-    auth: ProbeAuth | None = None
-
-    def __post_init__(self) -> None:
-        if self.format == "csv" and self.follow:
-            raise ValueError("follow: not possible with format csv")
-
-
-class ProbeIngress:
-    options: ClassVar[type[ProbeOptions]] = ProbeOptions
-
-
-class ProbeSinkOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    path: list[str] = []
-
-
-class ProbeEgress:
-    options: ClassVar[type[ProbeSinkOptions]] = ProbeSinkOptions
-
-    @classmethod
-    def check(cls, options: ProbeSinkOptions, partitions: int) -> str | None:
-        return "expected one path per shard" if 0 < len(options.path) < partitions else None
 
 
 @pytest.fixture
 def probe_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     def find(*, group: str) -> EntryPoints:
         name = {"shardfun.ingress": "ProbeIngress", "shardfun.egress": "ProbeEgress"}[group]
-        return EntryPoints([_Here("probe", f"{__name__}:{name}", group)])
+        return EntryPoints([_Here("probe", f"{probes.__name__}:{name}", group)])
 
     monkeypatch.setattr(kinds, "entry_points", find)
 
 
 class _Here(EntryPoint):
     def load(self) -> Any:
-        return globals()[self.value.rpartition(":")[2]]
+        return getattr(probes, self.value.rpartition(":")[2])
 
 
 @pytest.fixture
