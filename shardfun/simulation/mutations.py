@@ -125,6 +125,15 @@ def _logs_before_mailbox(original: Any) -> Any:
     return restore
 
 
+def _full_mailbox_shuts_out_peers(original: Any) -> Any:
+    """Frames are taken only while fewer messages wait than allowed, so local messages without end keep the peers out."""
+
+    def fill_mailboxes(self: ShardCore) -> bool:
+        return self.dispatcher.waiting < self.limits.mailbox_refill and bool(original(self))
+
+    return fill_mailboxes
+
+
 # ---- incarnations and losses ---------------------------------------------------------------------------------------------
 def _no_incarnation_check(_original: Any) -> Any:
     def accepts(_self: ShardCore, _incarnation: int) -> bool:
@@ -216,6 +225,10 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "logs-before-mailbox": Mutation(
         "what was on the way is restored before what had arrived", (Patch(ShardCore, "_restore", _logs_before_mailbox),)
+    ),
+    "full-mailbox-shuts-out-peers": Mutation(
+        "endless local messages keep frames of peers from being executed",
+        (Patch(ShardCore, "fill_mailboxes", _full_mailbox_shuts_out_peers),),
     ),
     "no-incarnation-check": Mutation(
         "frames and messages of older incarnations count", (Patch(ShardCore, "accepts", _no_incarnation_check),)

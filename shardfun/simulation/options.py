@@ -137,9 +137,9 @@ def draw(seed: int, workload: str | None = None) -> Options:
         run_messages=chance.choice((1, 3, 10, 40)),
         pace={kind: chance.choice((0.2, 1.0, 1.0, 3.0)) for kind in PACES},
         speeds=speeds,
-        faulty_steps=chance.choice((5_000, 9_000)),
+        faulty_steps=chance.choice((4_000, 8_000)),
         sink_counts=chance.random() < 0.5,
-        ping_pong=chance.random() < 0.25,
+        ping_pong=chance.random() < 0.2,
     )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from bisect import bisect
 from collections.abc import Callable
+from itertools import accumulate
 
 from shardfun.simulation.process import ShardProcess
 
@@ -36,6 +38,7 @@ class Agenda:
 
     def __init__(self, pace: dict[str, float]) -> None:
         self._kinds = [(1 << index, weight * pace[kind], work) for index, (kind, weight, work) in enumerate(SHARD_WORK)]
+        self._choices: dict[int, tuple[list[float], list[tuple[int, Work]]]] = {}
 
     def pick(self, awake: int, chance: random.Random) -> tuple[int, Work]:
         """The bit of a kind, and what to call.
@@ -43,10 +46,11 @@ class Agenda:
         Args:
             awake: bits of the kinds to choose from; at least one.
         """
+        sums, kinds = self._choices.get(awake) or self._prepare(awake)
+        return kinds[bisect(sums, chance.random() * sums[-1], 0, len(sums) - 1)]
+
+    def _prepare(self, awake: int) -> tuple[list[float], list[tuple[int, Work]]]:
         kinds = [kind for kind in self._kinds if awake & kind[0]]
-        at = chance.random() * sum([kind[1] for kind in kinds])
-        for bit, weight, work in kinds:
-            at -= weight
-            if at < 0:
-                return bit, work
-        return kinds[-1][0], kinds[-1][2]
+        choice = list(accumulate(weight for _, weight, _ in kinds)), [(bit, work) for bit, _, work in kinds]
+        self._choices[awake] = choice
+        return choice

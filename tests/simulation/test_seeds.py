@@ -18,7 +18,7 @@ from shardfun.simulation.options import WORKLOADS, draw
 from shardfun.simulation.world import DELIVERED_MIN
 
 KEPT: dict[str, Any] = tomllib.loads((Path(__file__).parent / "seeds.toml").read_text())
-FRESH = range(1, 21)
+FRESH = range(1, 17)
 SEARCHED = range(1, 201)
 
 
