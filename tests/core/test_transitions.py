@@ -271,7 +271,9 @@ def test_a_repeated_complete_applies_once_and_is_answered_again() -> None:
 
 # ---- the coordinator, from outside ---------------------------------------------------------------------------------------
 def _prepared(checkpoint: int, incarnation: int = 1) -> Prepared:
-    return Prepared(incarnation, checkpoint, b"d", 1, 1, at_end=False, quiet=False, ended=False, published=False, loop_s=0.0, positions={})
+    return Prepared(
+        incarnation, checkpoint, b"d", 1, 1, at_end=False, quiet=False, ended=False, published=False, loop_s=0.0, positions={}
+    )
 
 
 def _coordinator_in(state: coordinating.State) -> Coordinator:
