@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import sys
 
-SHORTEST_WAIT_S = 0.001
-"""Records due within this time are read together: waking for each one would cost more than reading it. It also means that
-rounding can never ask to be woken at the present moment, again and again."""
+TICK_S = 0.005
+"""Records are released at the ticks of this clock, all that are due together. Waking a shard, and then its peers, for each record
+costs many times more than the record: four shards at 25,000 records a second spent their time on waking until they did this."""
 
 
 ROUNDING = 1e-6
@@ -38,13 +38,16 @@ class Pace:
             return sys.maxsize
         if math.isnan(self._start):
             self._start = now
-        return max(0, int((now - self._start) * self._rate + ROUNDING) - self._spent)
+        ticks = int((now - self._start) / TICK_S + ROUNDING)
+        return max(0, int(ticks * TICK_S * self._rate + ROUNDING) - self._spent)
 
     def spend(self, records: int) -> None:
         """Count records that were read."""
         self._spent += records
 
     def next_due(self, now: float) -> float:
-        """When the next record is due, in monotonic seconds; later than ``now``. Only after ``allowance`` gave 0."""
+        """At which tick the next record is due, in monotonic seconds; later than ``now``. Only after ``allowance`` gave 0."""
         assert self._rate is not None, "without a rate something is always due"
-        return max(self._start + (self._spent + 1) / self._rate, now + SHORTEST_WAIT_S)
+        tick = math.ceil((self._spent + 1) / self._rate / TICK_S - ROUNDING)
+        passed = int((now - self._start) / TICK_S + ROUNDING)
+        return self._start + max(tick, passed + 1) * TICK_S

@@ -158,6 +158,7 @@ def _limits(chance: random.Random, window: int) -> Limits:
     soft, hard = chance.choice(((8_000, 25_000), (1 << 20, 2 << 20), (1 << 20, 2 << 20)))
     return Limits(
         frame_messages=chance.choice((1, 2, 5, 12)),
+        frame_bytes=chance.choice((150, 1 << 20)),
         window_frames=window,
         mailbox_refill=chance.choice((1, 4, 15, 60)),
         cache_bytes=chance.choice((2_500, 20_000, 1 << 20)),

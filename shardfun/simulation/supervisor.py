@@ -167,8 +167,9 @@ class Supervisor:
                 around.network.wake(shard)
                 if isinstance(message, Trigger | Abort | Complete) and around.faults.arrives_again:
                     around.controls.late.append(Late(to_shard=True, shard=shard, raw=raw))
-                checkpoint = checkpoint_name(getattr(message, "checkpoint", 0))
-                around.note(WHO, f"{type(message).__name__.lower()} sent", f"{checkpoint} to {shard}")
+                checkpoint = getattr(message, "checkpoint", None)
+                named = "" if checkpoint is None else f"{checkpoint_name(checkpoint)} "
+                around.note(WHO, f"{type(message).__name__.lower()} sent", f"{named}to {shard}")
             case RaiseIncarnation():
                 incarnation = around.disk.raise_incarnation()
                 around.network.forget_before(incarnation - 1)

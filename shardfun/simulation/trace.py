@@ -32,7 +32,7 @@ class Trace:
 
     def note(self, who: str, event: str, detail: str = "") -> None:
         """Something has happened."""
-        line = f"{self.step:>7} {self.now:>9.3f}  {who:<10} {event:<14} {detail}"
+        line = f"{self.step:>7} {self.now:>9.3f}  {who:<10} {event:<14} {detail}".rstrip()
         self._hasher.update(line.encode())
         self._last.append(line)
         self.events[event] += 1

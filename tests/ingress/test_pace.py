@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from shardfun.ingress.pace import SHORTEST_WAIT_S, Pace
+from shardfun.ingress.pace import TICK_S, Pace
 
 
 def test_without_a_rate_everything_is_due() -> None:
@@ -30,4 +30,4 @@ def test_high_rates_wake_for_many_records_at_once_and_never_for_none_again_and_a
         due = pace.allowance(now)
         total += due
         pace.spend(due)
-    assert abs(total - 1000 * SHORTEST_WAIT_S * 1e6) < 2000
+    assert abs(total - 1000 * TICK_S * 1e6) < 2000
