@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from shardfun.core.dispatch import Dispatcher
+from shardfun.core.shard import ShardCore
 from shardfun.model.control import Heartbeat
 
 EXIT_SUPERVISOR_GONE = 75
@@ -42,15 +43,41 @@ class LongRuns:
         Args:
             now: monotonic seconds.
         """
-        running, address, progress = dispatcher.running, dispatcher.context._address, dispatcher.progress  # noqa: SLF001
-        if running is None:
+        running, progress = dispatcher.running, dispatcher.progress
+        context = getattr(dispatcher, "context", None)  # gone if the loop has retired this dispatcher a moment ago
+        if running is None or context is None:
             self._invocation = (None, 0)
             return "", 0.0
+        address = context._address  # noqa: SLF001 - the runners set it
         invocation = (progress, operator.length_hint(progress))
         if invocation != self._invocation:
             self._invocation = invocation
             self._since = now
         return f"{running.typename if address is None else address!s:.{ADDRESS_CHARACTERS}}", now - self._since
+
+
+def figures_of(core: ShardCore, long_runs: LongRuns, resumed_at: float) -> Heartbeat:
+    """A heartbeat of a shard that has a core.
+
+    Args:
+        resumed_at: unix seconds of the first invocation in this incarnation, 0 before.
+    """
+    running, age_s = long_runs.look(core.dispatcher, time.monotonic())
+    logs = list(core.egress.values())
+    return Heartbeat(
+        incarnation=core.incarnation,
+        loop_age_s=age_s,
+        running=running,
+        records_in=core.records_in,
+        invocations=core.dispatcher.invocations,
+        emitted=sum(egress.emitted for egress in logs),
+        published=sum(egress.published.records for egress in logs),
+        backlog=core.backlog,
+        dead_letters=core.dispatcher.letters.count,
+        cached_bytes=core.table.cached_bytes,
+        resident_bytes=resident_bytes(),
+        resumed_at=resumed_at,
+    )
 
 
 def start_heartbeat(interval_s: float, sample: Callable[[], Heartbeat], send: Callable[[Heartbeat], None]) -> None:

@@ -3,6 +3,8 @@
 Every shard process begins as a spare: it imports the application and waits. ``Assign`` makes it a shard; ``Reset`` starts an
 incarnation by restoring a complete checkpoint; ``Start`` connects it and lets it run. All state of an incarnation is in objects
 that are made anew, and results of jobs of an older one find that theirs is no longer the current core.
+
+A little long: the order of a process's life is read best in one place.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ from shardfun.model.control import (
 from shardfun.model.keyspace import owner_of
 from shardfun.ports import EgressSink, IngressReader, Partition
 from shardfun.shard.doors import Egress, Ingress
-from shardfun.shard.heartbeat import LongRuns, resident_bytes
+from shardfun.shard.heartbeat import LongRuns, figures_of, resident_bytes
 from shardfun.shard.loop import HotLoop
 from shardfun.shard.program import Application, limits_of
 from shardfun.shard.storage import Place, Storage
@@ -397,22 +399,7 @@ class ShardProcess:
         core, loop = self._core, self._loop
         if core is None:
             return Heartbeat(0, time.monotonic() - self._seen_at, "", 0, 0, 0, 0, 0, 0, 0, resident_bytes(), 0.0)
-        running, age_s = self._long_runs.look(core.dispatcher, time.monotonic())
-        logs = list(core.egress.values())
-        return Heartbeat(
-            incarnation=core.incarnation,
-            loop_age_s=age_s,
-            running=running,
-            records_in=core.records_in,
-            invocations=core.dispatcher.invocations,
-            emitted=sum(egress.emitted for egress in logs),
-            published=sum(egress.published.records for egress in logs),
-            backlog=core.backlog,
-            dead_letters=core.dispatcher.letters.count,
-            cached_bytes=core.table.cached_bytes,
-            resident_bytes=resident_bytes(),
-            resumed_at=0.0 if loop is None else loop.resumed_at,
-        )
+        return figures_of(core, self._long_runs, 0.0 if loop is None else loop.resumed_at)
 
 
 def end_process(code: int) -> NoReturn:
