@@ -12,9 +12,8 @@ A little long: the table, the effects and the machine are read together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
 
 from shardfun.core.membership import Change, Member, Membership
 from shardfun.errors import LocalProtocolError
@@ -151,7 +150,6 @@ class Statistics:
     last_fault: str = ""
     recovery_started_at: float | None = None
     last_recovery: float | None = None
-    positions: dict[str, list[Any]] = field(default_factory=dict)
 
 
 class Coordinator:

@@ -83,7 +83,7 @@ class Link:
             self._credit_due = False
             self._granted = self._taken + self._window
             return self._frame(cut, ["credit", self._granted])
-        if blocks is not None and self.data_sent < self._credit_limit:
+        if blocks is not None and self.may_send:
             raw = self._frame(cut, blocks())
             self.data_sent += 1
             return raw

@@ -35,14 +35,11 @@ log = structlog.get_logger("shardfun.supervisor")
 class ShardHandle:
     """One shard process, seen from the supervisor."""
 
-    def __init__(self, serial: int, process: trio.Process, channel: Channel, started_at: float) -> None:
-        self.serial = serial
+    def __init__(self, process: trio.Process, channel: Channel, now: float) -> None:
         self.process = process
         self.shard: int | None = None
         self.warmed = trio.Event()
-        self.started_at = started_at
-        self.heard_at = started_at
-        self.reset_at = started_at
+        self.heard_at = self.reset_at = now
         self.beat: Heartbeat | None = None
         self.kill_reason = ""
         self._channel = channel
@@ -181,16 +178,15 @@ class Pool:
     async def _live(self) -> None:
         """One process from start to exit."""
         self._serial += 1
-        serial = self._serial
         channel = Channel(CONTROL_BUFFER_FRAMES, lambda: None)
-        url = channel.listen(f"ipc://{self._runtime_dir / f'c-{serial}.ipc'}")
+        url = channel.listen(f"ipc://{self._runtime_dir / f'c-{self._serial}.ipc'}")
         process = await trio.lowlevel.open_process(
             [sys.executable, "-m", "shardfun.shard"],
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-        handle = ShardHandle(serial, process, channel, trio.current_time())
+        handle = ShardHandle(process, channel, trio.current_time())
         self.handles.append(handle)
         self._changed()
         try:
