@@ -10,14 +10,10 @@ Encoding goes through CBOR with plain values. Nothing here calls a pickle, and d
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
-import decimal
 import enum
 import inspect
-import types
 import typing
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -25,17 +21,11 @@ import cbor2
 import msgspec
 
 from shardfun.errors import DefinitionError, PayloadTypeError
+from shardfun.model.conversion import convertible, plain_of, unalias, union_members, value_of
+from shardfun.model.immutability import is_immutable, record_hints
 from shardfun.model.scalars import columns_of, decode_scalars, encode_any_scalars, encode_scalars, expect_form
 
 SCALARS: frozenset[type] = frozenset((int, str, float, bool, bytes, type(None)))
-_LEAVES = SCALARS | {
-    dt.datetime,
-    dt.date,
-    dt.time,
-    dt.timedelta,
-    uuid.UUID,
-    decimal.Decimal,
-}
 _CONTAINERS: dict[Any, type] = {list: list, dict: dict, set: set, tuple: tuple, frozenset: frozenset}
 
 
@@ -67,6 +57,7 @@ class PayloadType:
         annotation: what msgspec converts to; ``cls`` the exact class of its values.
         immutable: whether values may be shared (see ``is_immutable``).
         fields: for flat records, the attribute names whose columns are sent; ``()`` for everything else.
+        column_types: of the fields, the types of their columns.
     """
 
     name: str
@@ -74,11 +65,12 @@ class PayloadType:
     cls: type
     immutable: bool
     fields: tuple[str, ...] = ()
+    column_types: tuple[Any, ...] = ()
 
     # ---- one value -------------------------------------------------------------------------------------------------
     def to_plain(self, value: Any) -> Any:
         """The value as what CBOR carries: scalars, lists and maps."""
-        return value if self.cls in SCALARS else msgspec.to_builtins(value, builtin_types=(bytes,))
+        return value if self.cls in SCALARS else plain_of(value)
 
     def from_plain(self, plain: Any) -> Any:
         """The value back.
@@ -89,7 +81,7 @@ class PayloadType:
         if type(plain) is self.cls and self.cls in SCALARS:
             return plain
         try:
-            return msgspec.convert(plain, self.annotation)
+            return value_of(plain, self.annotation)
         except Exception as error:  # a constructor may be user code
             msg = f"stored or received value is not a {self.name}: {error}"
             raise PayloadTypeError(msg) from error
@@ -138,10 +130,10 @@ class PayloadType:
             return [value.data for value in values]
         if self.fields:
             return {name: encode_any_scalars(list(map(attrgetter(name), values))) for name in self.fields}
-        return msgspec.to_builtins(values, builtin_types=(bytes,))
+        return plain_of(values)
 
     def decode_column(self, data: Any) -> Sequence[Any]:
-        """Undo ``encode_column``.
+        """Undo ``encode_column``, trusting that a shard of the same application has made it: scalars are not looked at.
 
         Raises:
             Exception: some value is not one of this type (``decode_item`` tells which). Constructors may be user code, so it
@@ -154,12 +146,35 @@ class PayloadType:
         if not self.immutable:
             return [Encoded(self, expect_form(item, bytes)) for item in expect_form(data, list)]
         if self.fields:
-            if tuple(expect_form(data, dict)) != self.fields:
-                msg = f"{self.name}: expected the fields {self.fields}, got {tuple(data)}"
-                raise PayloadTypeError(msg)
-            return list(map(self.cls, *columns_of(data)))
-        column_type: Any = list[self.annotation]  # type: ignore[name-defined]  # a type made from a value
-        return msgspec.convert(data, column_type)  # type: ignore[no-any-return]
+            return list(map(self.cls, *self._field_columns(data)))
+        return self._convert_column(data, self.annotation)
+
+    def decode_stored(self, data: Any) -> Sequence[Any]:
+        """As ``decode_column``, of a column that an earlier version of the application may have made: checks every value.
+
+        Raises:
+            Exception: as ``decode_column``.
+        """
+        if self.cls in SCALARS:
+            return self._convert_column(decode_scalars(data), self.annotation)
+        if self.fields:
+            columns = map(self._convert_column, self._field_columns(data), self.column_types)
+            return list(map(self.cls, *columns))
+        values = self.decode_column(data)
+        if not self.immutable:
+            for value in values:
+                self.decode(value.data)
+        return values
+
+    def _field_columns(self, data: Any) -> list[Sequence[Any]]:
+        if tuple(expect_form(data, dict)) != self.fields:
+            msg = f"{self.name}: expected the fields {self.fields}, got {tuple(data)}"
+            raise PayloadTypeError(msg)
+        return columns_of(data)
+
+    @staticmethod
+    def _convert_column(column: Any, annotation: Any) -> Sequence[Any]:
+        return value_of(column, list[annotation])  # type: ignore[no-any-return]
 
     def decode_item(self, item: Any) -> Any:
         """One value of a column that does not decode as a whole, perhaps because the declaration has changed since.
@@ -171,7 +186,8 @@ class PayloadType:
             PayloadTypeError: it is not one of this type.
         """
         if not self.immutable:
-            return Encoded(self, item) if type(item) is bytes else Encoded(self, self.encode(self.from_plain(item)))
+            value = self.decode(item) if type(item) is bytes else self.from_plain(item)
+            return Encoded(self, self.encode(value))
         if type(item) is bytes and self.cls is not bytes:
             return self.decode(item)
         if type(item) is not dict or not self.fields:
@@ -194,8 +210,9 @@ def payload_type(annotation: Any, where: str) -> PayloadType:
         where: what to call the place in an error, such as ``"shop/cart: message"``.
 
     Raises:
-        DefinitionError: values of it cannot be encoded and decoded.
+        DefinitionError: values of it cannot be encoded and decoded, or no value can ever be of exactly its class.
     """
+    annotation = unalias(annotation)
     if annotation is None:
         annotation = type(None)
     if annotation is End:
@@ -205,17 +222,11 @@ def payload_type(annotation: Any, where: str) -> PayloadType:
     if not isinstance(cls, type):
         msg = f"{where}: {annotation!r} is not a supported type; use builtins, structs, dataclasses, enums or unions of these"
         raise DefinitionError(msg)
-    if cls not in SCALARS:
-        _check_convertible(annotation, cls, where)
+    _check_class(cls, where)
+    prepared = annotation if cls in SCALARS else convertible(annotation, where)
     immutable = is_immutable(annotation)
-    return PayloadType(_type_name(annotation, cls), annotation, cls, immutable, _flat_fields(annotation) if immutable else ())
-
-
-def union_members(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union, or the annotation alone."""
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return typing.get_args(annotation)
-    return (annotation,)
+    flat = _flat_fields(annotation) if immutable else {}
+    return PayloadType(_type_name(annotation, cls), prepared, cls, immutable, tuple(flat), tuple(flat.values()))
 
 
 def payload_types(annotation: Any, where: str) -> tuple[PayloadType, ...]:
@@ -227,116 +238,63 @@ def payload_types(annotation: Any, where: str) -> tuple[PayloadType, ...]:
     if annotation in (Any, object, inspect.Parameter.empty):
         return ()
     found: dict[type, PayloadType] = {}
+    names: dict[str, PayloadType] = {}
     for member in union_members(annotation):
         described = payload_type(member, where)
         if described.cls in found:
-            msg = f"{where}: {found[described.cls].name} and {described.name} cannot be told apart by the class of a value"
+            msg = (
+                f"{where}: {found[described.cls].name} and {described.name} cannot be told apart by the class of a value: "
+                f"both are of class {described.cls.__qualname__}; declare one of them, or a class of its own for each"
+            )
             raise DefinitionError(msg)
-        found[described.cls] = described
+        if described.name in names:
+            msg = f"{where}: two classes are called {described.name}: they cannot be told apart in a checkpoint; rename one"
+            raise DefinitionError(msg)
+        found[described.cls] = names[described.name] = described
     return tuple(found.values())
 
 
-def is_immutable(annotation: Any) -> bool:
-    """Whether every value of a declared type is immutable all the way down. Anything not known to be is not.
+def _check_class(cls: type, where: str) -> None:
+    """Refuse what msgspec can decode but nobody can send, since values are known by their exact class."""
+    if typing.is_typeddict(cls):
+        msg = f"{where}: {cls.__qualname__} is a TypedDict, whose values are plain dicts; use a struct, a dataclass or dict[str, Any]"
+    elif cls in (Any, object):
+        msg = f"{where}: {cls.__qualname__} in a union takes in all the others; declare it alone, or leave it out"
+    elif inspect.isabstract(cls) or cls in (msgspec.Struct, enum.Enum):
+        msg = f"{where}: {cls.__module__}.{cls.__qualname__} is abstract: no value is of exactly this class; name the classes of the values"
+    elif issubclass(cls, enum.Enum) and not cls.__members__:
+        msg = f"{where}: the enum {cls.__qualname__} has no members"
+    else:
+        return
+    raise DefinitionError(msg)
 
-    A frozen struct that holds a list keeps its identity while the list changes: sharing it would leak the change, and
-    comparing it by identity would lose it. So fields are looked at, too.
-    """
-    return _immutable(annotation, frozenset())
 
-
-def _immutable(annotation: Any, seen: frozenset[Any]) -> bool:
-    if annotation is None or annotation in _LEAVES or annotation in seen or annotation is End:
-        return True
-    origin = typing.get_origin(annotation)
-    if origin in (typing.Union, types.UnionType):
-        return all(_immutable(member, seen) for member in typing.get_args(annotation))
-    if origin is typing.Literal:
-        return True
-    if origin in (tuple, frozenset):
-        return all(member is Ellipsis or _immutable(member, seen) for member in typing.get_args(annotation))
-    if origin is typing.Annotated:
-        return _immutable(typing.get_args(annotation)[0], seen)
+def _flat_fields(annotation: Any) -> dict[str, Any]:
+    """The fields of a record whose values are all scalars and whose constructor takes them by position, and their types."""
     if not isinstance(annotation, type):
-        return False
-    if issubclass(annotation, enum.Enum):
-        return True
-    if _is_frozen_record(annotation):
-        hints = _hints(annotation)
-        return hints is not None and all(_immutable(hint, seen | {annotation}) for hint in hints.values())
-    return False
-
-
-def _is_frozen_record(cls: type) -> bool:
-    if issubclass(cls, msgspec.Struct):
-        return cls.__struct_config__.frozen
-    if dataclasses.is_dataclass(cls):
-        return bool(cls.__dataclass_params__.frozen)  # type: ignore[attr-defined]
-    return False
-
-
-def _hints(cls: type) -> dict[str, Any] | None:
-    """The annotations of a record's fields; ``None`` if they cannot be resolved (then it counts as mutable)."""
-    try:
-        hints = typing.get_type_hints(cls, include_extras=False)
-    except (NameError, TypeError):
-        return None
-    return {name: hint for name, hint in hints.items() if typing.get_origin(hint) is not typing.ClassVar}
-
-
-def _flat_fields(annotation: Any) -> tuple[str, ...]:
-    """The fields of a record whose values are all scalars and whose constructor takes them by position."""
-    if not isinstance(annotation, type):
-        return ()
+        return {}
     if issubclass(annotation, msgspec.Struct):
         names: tuple[str, ...] = annotation.__struct_fields__
     elif dataclasses.is_dataclass(annotation):
         if any(not field.init or field.kw_only for field in dataclasses.fields(annotation)):
-            return ()
+            return {}
         names = tuple(field.name for field in dataclasses.fields(annotation))
     else:
-        return ()
-    hints = _hints(annotation)
+        return {}
+    hints = record_hints(annotation, extras=True)
     if hints is None or not names:
-        return ()
+        return {}
     for name in names:
         if any((type(None) if member is None else member) not in SCALARS for member in union_members(hints[name])):
-            return ()
+            return {}
     positional = [p for p in inspect.signature(annotation).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-    return names if tuple(p.name for p in positional) == names else ()
+    return {name: hints[name] for name in names} if tuple(p.name for p in positional) == names else {}
 
 
 def _type_name(annotation: Any, cls: type) -> str:
     if isinstance(annotation, type) and not typing.get_args(annotation):
         return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
     return str(annotation)
-
-
-def _check_convertible(annotation: Any, cls: type, where: str) -> None:
-    try:
-        info = msgspec.inspect.type_info(annotation)
-    except (TypeError, NameError, ValueError) as error:
-        msg = f"{where}: {annotation!r} cannot be encoded: {error}"
-        raise DefinitionError(msg) from error
-    for unknown in _unknown_classes(info, set()):
-        inside = "" if unknown is cls else f" (inside {annotation!r})"
-        msg = f"{where}: {unknown.__module__}.{unknown.__qualname__}{inside} is not a supported type"
-        raise DefinitionError(f"{msg}; make it a msgspec.Struct or a dataclass")
-
-
-def _unknown_classes(info: Any, seen: set[int]) -> Iterator[type]:
-    """The classes in a type description that msgspec knows nothing of. ``seen``: descriptions of recursive types are cyclic."""
-    if id(info) in seen:
-        return
-    seen.add(id(info))
-    if isinstance(info, msgspec.inspect.CustomType):
-        yield info.cls
-    elif isinstance(info, tuple):
-        for item in info:
-            yield from _unknown_classes(item, seen)
-    elif isinstance(info, (msgspec.inspect.Type, msgspec.inspect.Field)):
-        for name in info.__struct_fields__:
-            yield from _unknown_classes(getattr(info, name), seen)
 
 
 END_TYPE = PayloadType("shardfun.end", End, End, immutable=True)

@@ -57,8 +57,8 @@ def decode_scalars(data: Any) -> Sequence[Any]:
     if kind is str:
         return str(data).split("\0")
     if kind is int:
-        if data > COLUMN_VALUES_MAX:
-            msg = f"column of {data} values: expected at most {COLUMN_VALUES_MAX}"
+        if not 0 <= data <= COLUMN_VALUES_MAX:
+            msg = f"column of {data} values: expected 0 to {COLUMN_VALUES_MAX}"
             raise ValueError(msg)
         return [None] * data
     return expect_form(data, list)

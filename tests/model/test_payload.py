@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardfun.errors import DefinitionError, PayloadTypeError
-from shardfun.model.payload import END, END_TYPE, Encoded, End, Payloads, is_immutable, payload_type, payload_types
+from shardfun.model.immutability import is_immutable
+from shardfun.model.payload import END, END_TYPE, Encoded, End, Payloads, payload_type, payload_types
 
 
 class Color(enum.Enum):
@@ -105,7 +106,7 @@ class NotSupported:
 # ruff: noqa: UP007, UP045 - both spellings of a union are supported
 IMMUTABLE = [
     None, bool, int, float, str, bytes, dt.datetime, dt.date, dt.time, dt.timedelta, uuid.UUID, decimal.Decimal, Color, Flat,
-    Keywords, Nested, Chain, Constant, Tagged, FrozenData, KeywordData, End, Optional[int], Union[int, str, None], int | Flat,
+    Keywords, Nested, Chain, Constant, Tagged, FrozenData, KeywordData, Optional[int], Union[int, str, None], int | Flat,
     tuple[int, str], tuple[Flat, ...], frozenset[int], tuple[frozenset[str], Color | None], Literal["a", 1],
 ]  # fmt: skip
 MUTABLE = [
