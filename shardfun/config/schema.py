@@ -23,6 +23,7 @@ from shardfun.model.address import check_typename
 
 SHARDS_MAX: Final = 64
 RETRIES_MAX: Final = 100
+POISON_DEATHS_MAX: Final = 1000
 SPARES_MAX: Final = 4
 RESERVED_BUFFER_FRAMES: Final = 8
 """Slots of a link's buffer that data frames never take, so that a barrier or a credit frame always finds room."""
@@ -128,6 +129,9 @@ class FailureConfig(Section, frozen=True, kw_only=True):
 
     retries: Annotated[int, Meta(ge=0, le=RETRIES_MAX)] = 3
     """Extra attempts before the message is parked as a dead letter."""
+    poison_deaths: Annotated[int, Meta(ge=1, le=POISON_DEATHS_MAX)] = 3
+    """Deaths of a shard process in a row inside the same message after which that message is parked. A death by a signal
+    that may have come from outside, as SIGKILL, counts half. Twice this should be below restarts_without_checkpoint."""
     validate_sends: bool = False
     """Check every field of every message sent, not only its class. Slower; finds wrong values where they are made."""
 

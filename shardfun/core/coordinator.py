@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from shardfun.core.membership import Change, Member, Membership
+from shardfun.core.poison import POISON_DEATHS, Suspicion
 from shardfun.errors import LocalProtocolError
 from shardfun.model.control import (
     Abort,
@@ -158,11 +159,24 @@ class Coordinator:
     Args:
         complete: the newest complete checkpoint (0: none); ``digests`` of each shard's delta of it.
         job: the data directory's job id.
+        poison_deaths: deaths in a row inside one message that make it poison.
+
+    ``suspicion`` hears of each death from the driver, before ``failure``.
     """
 
-    def __init__(self, shards: int, timing: Timing, complete: int, digests: list[bytes], job: str) -> None:
+    def __init__(
+        self,
+        shards: int,
+        timing: Timing,
+        complete: int,
+        digests: list[bytes],
+        job: str,
+        *,
+        poison_deaths: int = POISON_DEATHS,
+    ) -> None:
         self.state = State.RECOVERING
         self.membership = Membership(shards)
+        self.suspicion = Suspicion(shards, poison_deaths)
         self.incarnation = 0
         self.complete = complete
         self.effects: list[Effect] = []
@@ -246,6 +260,7 @@ class Coordinator:
             self.effects.append(RaiseIncarnation())
             return
         self._sequence = 0
+        self.suspicion.incarnation_began()
         for shard, member in enumerate(self.membership.members):
             if member is Member.VACANT:
                 self.effects.append(FillVacancy(shard))
@@ -261,7 +276,9 @@ class Coordinator:
     def _reset(self, shard: int) -> None:
         self.membership.change(shard, Change.RESET)
         nonce = f"{self._job[:8]}-{self.incarnation}"
-        self.effects.append(Send(shard, Reset(self.incarnation, self.complete, self._digests[shard], nonce)))
+        careful, poison = self.suspicion.is_careful(shard), self.suspicion.poison(shard)
+        self.suspicion.reset_sent(shard)
+        self.effects.append(Send(shard, Reset(self.incarnation, self.complete, self._digests[shard], nonce, careful, poison)))
 
     def on_ready(self, shard: int, message: Ready, now: float) -> None:
         """A member has restored. When all have, the world runs."""
@@ -382,6 +399,7 @@ class Coordinator:
         self._aborts = 0
         self._repeated_at = now
         self.membership.checkpoint_completed()
+        self.suspicion.checkpoint_completed()
         statistics = self.statistics
         statistics.completed += 1
         statistics.last_completed_at = now

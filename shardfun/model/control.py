@@ -30,16 +30,27 @@ class Assign(_Message, frozen=True, array_like=True, tag="assign"):
     directory: str
 
 
+class Poison(_Message, frozen=True, array_like=True):
+    """A message that has ended its process again and again: park it. ``key`` as in ``core.careful``."""
+
+    key: bytes
+    deaths: int
+    reason: str
+
+
 class Reset(_Message, frozen=True, array_like=True, tag="reset"):
     """Drop everything newer than checkpoint ``complete``, load it, listen for peers, answer ``Ready``.
 
-    ``digest`` is that of this shard's delta of ``complete``; ``nonce`` names this start of the mesh.
+    ``digest`` is that of this shard's delta of ``complete``; ``nonce`` names this start of the mesh. ``careful``: leave
+    breadcrumbs, and park what is ``poison``.
     """
 
     incarnation: int
     complete: int
     digest: bytes
     nonce: str
+    careful: bool = False
+    poison: list[Poison] = []
 
 
 class Start(_Message, frozen=True, array_like=True, tag="start"):

@@ -20,8 +20,9 @@ from shardfun.errors import CorruptionError, ShardfunError, StorageError
 from shardfun.mesh.channel import Channel
 from shardfun.mesh.fabric import Endpoint
 from shardfun.model.control import Fatal, Heartbeat, Warm, encode_control
+from shardfun.model.exits import EXIT_BUG, EXIT_STORAGE
 from shardfun.shard.heartbeat import start_heartbeat
-from shardfun.shard.process import EXIT_BUG, EXIT_STORAGE, LAST_WORDS_S, ShardProcess, end_process
+from shardfun.shard.process import LAST_WORDS_S, ShardProcess, end_process
 from shardfun.shard.program import Application, import_app
 from shardfun.telemetry.logs import configure_logging
 

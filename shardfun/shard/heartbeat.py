@@ -19,8 +19,8 @@ from typing import Any
 from shardfun.core.dispatch import Dispatcher
 from shardfun.core.shard import ShardCore
 from shardfun.model.control import Heartbeat
+from shardfun.model.exits import EXIT_SUPERVISOR_GONE
 
-EXIT_SUPERVISOR_GONE = 75
 ADDRESS_CHARACTERS = 200  # of an address that is named in a heartbeat
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 

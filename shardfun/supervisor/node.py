@@ -58,6 +58,7 @@ from shardfun.supervisor.disk import FULL, Disk, manifest_of
 from shardfun.supervisor.leftovers import RUNTIME_PREFIX, clean_up, mark_of, runtime_parent
 from shardfun.supervisor.liveness import overdue
 from shardfun.supervisor.pool import Pool, ShardHandle
+from shardfun.supervisor.postmortem import examine
 from shardfun.supervisor.status import finished_status, node_status, shard_status
 
 TICK_S = 0.25
@@ -150,7 +151,9 @@ class Supervisor:
         )
         complete = 0 if manifest is None else manifest.checkpoint
         digests = [b""] * self.config.shards if manifest is None else [part.digest for part in manifest.shards]
-        self._coordinator = Coordinator(self.config.shards, timing, complete, digests, self._identity.job)
+        self._coordinator = Coordinator(
+            self.config.shards, timing, complete, digests, self._identity.job, poison_deaths=self.config.failure.poison_deaths
+        )
         if complete:
             log.info("continuing", checkpoint=checkpoint_name(complete))
 
@@ -349,6 +352,9 @@ class Supervisor:
         log.warning(event, checkpoint=checkpoint_name(coordinator.complete), pid=handle.pid)
         assert self._pool is not None
         self._pool.hold_spares()
+        poison = coordinator.suspicion.died(shard, examine(handle, self._runtime_dir))
+        if poison is not None:
+            log.error("a message kills its process: it will be parked", address=poison.address, shard=shard)
         coordinator.failure(shard, reason, trio.current_time())
         limit = self.config.supervision.restarts_without_checkpoint
         if coordinator.membership.deaths_without_checkpoint > limit:
@@ -388,9 +394,9 @@ class Supervisor:
         for handle in self._pool.handles:
             handle.flush()
             handle.heard_at += held_up_s
-            reason = overdue(handle, self.config.supervision, now, restoring=self._restoring(handle))
-            if reason:
-                handle.kill(reason)
+            found = overdue(handle, self.config.supervision, now, restoring=self._restoring(handle))
+            if found is not None:
+                handle.kill(found.reason, found.cause)
 
     def _restoring(self, handle: ShardHandle) -> bool:
         assert self._coordinator is not None

@@ -17,6 +17,7 @@ import structlog
 import trio
 
 from shardfun.config.schema import Config
+from shardfun.core.poison import Cause
 from shardfun.errors import ChannelLossError, ProtocolError, UnavailableError
 from shardfun.mesh.channel import Channel
 from shardfun.model.control import Heartbeat, ToShard, ToSupervisor, Warm, decode_to_supervisor, encode_control
@@ -42,6 +43,7 @@ class ShardHandle:
         self.heard_at = self.reset_at = now
         self.beat: Heartbeat | None = None
         self.kill_reason = ""
+        self.kill_cause = Cause.EXPLAINED
         self._channel = channel
         self._queue: deque[bytes] = deque()
 
@@ -63,11 +65,16 @@ class ShardHandle:
         except ChannelLossError:
             self._queue.clear()  # closed: its exit is being handled
         if len(self._queue) > CONTROL_QUEUE_MAX:
-            self.kill("does not read its control socket")
+            self.kill("does not read its control socket", Cause.OUTSIDE)
 
-    def kill(self, reason: str) -> None:
-        """SIGKILL: also ends a stopped process. Its exit is reported as every other."""
-        self.kill_reason = self.kill_reason or reason
+    def kill(self, reason: str, cause: Cause = Cause.EXPLAINED) -> None:
+        """SIGKILL: also ends a stopped process. Its exit is reported as every other.
+
+        Args:
+            cause: what that says of the messages that were under way.
+        """
+        if not self.kill_reason:
+            self.kill_reason, self.kill_cause = reason, cause
         if self.process.returncode is None:
             self.process.kill()
 

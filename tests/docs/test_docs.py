@@ -14,7 +14,7 @@ import pytest
 from shardfun import errors
 from shardfun.cli import main as command_line
 from shardfun.config.loader import setting_paths
-from shardfun.shard import heartbeat, process
+from shardfun.model import exits
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -156,7 +156,7 @@ def test_every_exit_code_is_documented() -> None:
     assert not undocumented
     constants = [
         value
-        for module in (command_line, heartbeat, process)
+        for module in (command_line, exits)
         for name, value in vars(module).items()
         if name.startswith("EXIT_") and isinstance(value, int)
     ]
