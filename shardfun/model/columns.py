@@ -26,7 +26,8 @@ import cbor2
 from shardfun.errors import PayloadTypeError, ProtocolError
 from shardfun.model.address import Address
 from shardfun.model.payload import Encoded, Payloads
-from shardfun.model.scalars import columns_of, decode_scalars, join_texts
+from shardfun.model.scalars import decode_scalars, join_texts, plain_values
+from shardfun.model.upgrade import newer, split_version
 
 COLUMN_TYPES_MAX = 256  # an index of more types is a list instead of bytes
 
@@ -154,8 +155,11 @@ def check_block(block: Any) -> None:
         raise ProtocolError(msg)
 
 
-def decode_block(payloads: Payloads, block: list[Any]) -> tuple[Batch, list[UndecodableMessage]]:
+def decode_block(payloads: Payloads, block: list[Any], *, stored: bool = False) -> tuple[Batch, list[UndecodableMessage]]:
     """A block to a batch of the messages that can be decoded, and the others.
+
+    Args:
+        stored: an earlier version of the application may have made it, so every value is checked against its declared type.
 
     Raises:
         ProtocolError: the columns are not of equal length, or not of the form described above.
@@ -166,12 +170,13 @@ def decode_block(payloads: Payloads, block: list[Any]) -> tuple[Batch, list[Unde
         senders, sender_type = _decode_senders(sender_types, sender_ids)
         if index is None and len(columns) == 1:
             ((name, data),) = columns
-            values = payloads.by_name[name].decode_column(data)
+            found = payloads.by_name[name]
+            values = found.decode_stored(data) if stored else found.decode_column(data)
             if len(values) == len(ids) and (senders is None or len(senders) == len(ids)):
                 return Batch(ids, senders, sender_type, values), []
     except Exception:  # noqa: BLE001, S110 - damage, a type that is gone, or a constructor: found out below, message by message
         pass
-    return _decode_each(payloads, block)
+    return _decode_each(payloads, block, stored=stored)
 
 
 def _decode_senders(sender_types: Any, sender_ids: Any) -> tuple[Sequence[Any] | None, str | None]:
@@ -193,14 +198,14 @@ def _texts(item: Any) -> Sequence[str]:
     return texts
 
 
-def _decode_each(payloads: Payloads, block: list[Any]) -> tuple[Batch, list[UndecodableMessage]]:
+def _decode_each(payloads: Payloads, block: list[Any], *, stored: bool) -> tuple[Batch, list[UndecodableMessage]]:
     """The slow way: mixed payload types, or a column with a value that does not fit."""
     _, ids_item, sender_types, sender_ids, columns, index = block
     try:
         ids = _texts(ids_item)
         senders, sender_type = _decode_senders(sender_types, sender_ids)
         names = [name for name, _ in columns]
-        sources = [iter(_decode_column(payloads, name, data)) for name, data in columns]
+        sources = [iter(_decode_column(payloads, name, data, stored=stored)) for name, data in columns]
         picks: list[int] = [0] * len(ids) if index is None else list(index)
         decoded = [next(sources[pick]) for pick in picks]
         leftover = sum(1 for source in sources for _ in source)
@@ -231,17 +236,18 @@ def _decode_each(payloads: Payloads, block: list[Any]) -> tuple[Batch, list[Unde
     )
 
 
-def _decode_column(payloads: Payloads, name: str, data: Any) -> list[tuple[bool, Any]]:
+def _decode_column(payloads: Payloads, name: str, data: Any, *, stored: bool) -> list[tuple[bool, Any]]:
     """``(True, value)`` or ``(False, (plain, reason))`` for each value of a column."""
     found = payloads.by_name.get(name)
     if found is None:
-        return [(False, (plain, f"payload type {name!r} is not declared")) for plain in _plain_values(data)]
+        reason = _gone(payloads, name)
+        return [(False, (plain, reason)) for plain in plain_values(data)]
     try:
-        return [(True, value) for value in found.decode_column(data)]
+        return [(True, value) for value in (found.decode_stored(data) if stored else found.decode_column(data))]
     except Exception:  # noqa: BLE001, S110 - as above
         pass
     out: list[tuple[bool, Any]] = []
-    for plain in _plain_values(data):
+    for plain in plain_values(data):
         try:
             out.append((True, found.decode_item(plain)))
         except PayloadTypeError as error:
@@ -249,8 +255,9 @@ def _decode_column(payloads: Payloads, name: str, data: Any) -> list[tuple[bool,
     return out
 
 
-def _plain_values(data: Any) -> Sequence[Any]:
-    """The values of a column as they are in it; of flat records the fields by name."""
-    if type(data) is dict:
-        return [dict(zip(data, row, strict=True)) for row in zip(*columns_of(data), strict=True)]
-    return decode_scalars(data)
+def _gone(payloads: Payloads, name: str) -> str:
+    """Why a payload type is not known."""
+    base, version = split_version(name)
+    known = [split_version(other) for other in payloads.by_name]
+    present = max((other for other_base, other in known if other_base == base), default=0)
+    return newer(base, version, present) if 0 < present < version else f"the type {base} does not exist any more"

@@ -24,6 +24,7 @@ from shardfun.errors import DefinitionError, PayloadTypeError
 from shardfun.model.conversion import convertible, plain_of, unalias, union_members, value_of
 from shardfun.model.immutability import is_immutable, record_hints
 from shardfun.model.scalars import columns_of, decode_scalars, encode_any_scalars, encode_scalars, expect_form
+from shardfun.model.upgrade import EarlierType, Upgrade, earlier_types, versioned
 
 SCALARS: frozenset[type] = frozenset((int, str, float, bool, bytes, type(None)))
 _CONTAINERS: dict[Any, type] = {list: list, dict: dict, set: set, tuple: tuple, frozenset: frozenset}
@@ -58,6 +59,7 @@ class PayloadType:
         immutable: whether values may be shared (see ``is_immutable``).
         fields: for flat records, the attribute names whose columns are sent; ``()`` for everything else.
         column_types: of the fields, the types of their columns.
+        upgrade: how values of earlier versions are read; ``name`` has the present version then.
     """
 
     name: str
@@ -66,6 +68,11 @@ class PayloadType:
     immutable: bool
     fields: tuple[str, ...] = ()
     column_types: tuple[Any, ...] = ()
+    upgrade: Upgrade | None = None
+
+    def upgraded_by(self, upgrade: Upgrade) -> PayloadType:
+        """This type, at a later version or with an earlier name."""
+        return dataclasses.replace(self, name=versioned(upgrade.name, upgrade.version), upgrade=upgrade)
 
     # ---- one value -------------------------------------------------------------------------------------------------
     def to_plain(self, value: Any) -> Any:
@@ -318,7 +325,15 @@ class Payloads:
         chosen = tuple(declared) or (*_ANY_SCALARS.values(), *_ANY_CONTAINERS.values())
         self.where = where
         self.by_class: dict[type, PayloadType] = {item.cls: item for item in chosen}
-        self.by_name: dict[str, PayloadType] = {item.name: item for item in chosen}
+        self.by_name: dict[str, PayloadType | EarlierType] = {item.name: item for item in chosen}
+        for item in chosen:
+            if item.upgrade is not None:
+                earlier = earlier_types(item, item.upgrade)
+                taken = sorted(self.by_name.keys() & earlier.keys())
+                if taken:
+                    msg = f"{where}: {taken[0]} is a payload type, so it cannot be an earlier name of {item.upgrade.name}"
+                    raise DefinitionError(msg)
+                self.by_name |= earlier
         self.by_class[End] = self.by_name[END_TYPE.name] = END_TYPE
         self.shared: frozenset[type] = frozenset(item.cls for item in chosen if item.immutable)
         """Classes whose values may stay objects inside this process: the hot path of ``send`` tests only this."""
@@ -331,7 +346,7 @@ class Payloads:
         """
         found = self.by_class.get(type(value))
         if found is None or found is END_TYPE:
-            expected = " | ".join(name for name in self.by_name if name != END_TYPE.name)
+            expected = " | ".join(item.name for item in self.by_class.values() if item is not END_TYPE)
             msg = f"{self.where} accepts {expected}, not {type(value).__qualname__}: {value!r:.100}"
             raise PayloadTypeError(msg)
         return value if found.immutable else Encoded(found, found.encode(value))

@@ -77,6 +77,17 @@ def columns_of(data: dict[str, Any]) -> list[Sequence[Any]]:
     return columns
 
 
+def plain_values(data: Any) -> Sequence[Any]:
+    """The values of a column as they are in it; of flat records the fields by name.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is not a column.
+    """
+    if type(data) is dict:
+        return [dict(zip(data, row, strict=True)) for row in zip(*columns_of(data), strict=True)]
+    return decode_scalars(data)
+
+
 def expect_form(data: Any, cls: type[_Form]) -> _Form:
     """``data`` if it is exactly of class ``cls``, else ``TypeError``."""
     if type(data) is not cls:
