@@ -38,8 +38,11 @@ class StateStore(Protocol):
     def get(self, key: bytes) -> bytes | None:
         """The value of ``key`` as of the applied checkpoint."""
 
-    def scan(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """Keys that begin with ``prefix`` and their values in key order, from a snapshot taken now. Never ``meta/`` keys."""
+    def scan(self, prefix: bytes = b"", start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Keys that begin with ``prefix``, from ``prefix + start`` on, and their values in key order, from a snapshot taken now.
+
+        Never the store's own keys.
+        """
 
     def write_delta(self, header: DeltaHeader, blocks: Sequence[RecordBlock], queues: bytes) -> DeltaSummary:
         """Write one immutable delta file durably (temporary file, fsync, rename, fsync of the directory)."""

@@ -26,7 +26,7 @@ INGRESS_RECORD = "ingress record"  # the payload type of a dead letter that neve
 class DeadLetters:
     """Writes the dead letters of one shard in one incarnation.
 
-    ``count`` is the total of the surviving history; ``now`` the wall clock in unix seconds, set by the driver.
+    ``count`` is the total of the surviving history; ``now`` the wall clock in unix seconds.
     """
 
     def __init__(self, table: RecordTable, shard: int, shards: int) -> None:
@@ -92,8 +92,7 @@ class DeadLetters:
         slot = slot_of(target.id)
         if not low <= slot < high:  # a record that was not routed yet, or a message that cannot leave
             slot = low
-        key = slot.to_bytes(2, "big") + DEAD_LETTER_KIND
-        key += self._cut.to_bytes(8, "big") + self._in_cut.to_bytes(4, "big") + self._shard.to_bytes(2, "big")
+        number = self._cut.to_bytes(8, "big") + self._in_cut.to_bytes(4, "big") + self._shard.to_bytes(2, "big")
         letter = {
             "payload_type": payload_type,
             "payload": payload,
@@ -105,7 +104,7 @@ class DeadLetters:
             "checkpoint": self._cut,
             "time": self.now,
         }
-        self._table.write(key, cbor2.dumps(letter))
+        self._table.cells.put(slot.to_bytes(2, "big") + DEAD_LETTER_KIND, number, cbor2.dumps(letter))
 
 
 def describe_error(error: BaseException, traceback_bytes: int) -> tuple[str, str]:

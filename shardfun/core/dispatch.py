@@ -7,14 +7,17 @@ and a queue costs two operations per batch, not per message.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from random import Random
 from typing import Any, Protocol
 
+from shardfun.core.careful import Breadcrumb, run_careful
 from shardfun.core.dead_letters import DeadLetters, describe_error, forget_earlier
 from shardfun.core.function import CompiledFunction
 from shardfun.core.limits import Limits
 from shardfun.core.queue import Queue, Row
 from shardfun.core.records import Generation, RecordTable
 from shardfun.core.runner import Runner, invoke
+from shardfun.core.working import Copies
 from shardfun.errors import PayloadTypeError, UnknownTargetError
 from shardfun.model.address import ID_BYTES_MAX, Address
 from shardfun.model.columns import Batch, decode_block
@@ -30,21 +33,36 @@ class FunctionType:
         queues: by shard number; the shard's own one is the mailbox, the others are the outboxes.
         records: the table's part for this type.
 
+    ``copies``: makes the working copies of a full type, ``None`` for others.
     ``chunk``: messages to run at once at most; the driver moves it so that a chunk of slow functions stays short.
     """
 
-    __slots__ = ("chunk", "function", "mailbox", "payloads", "queues", "records", "rows", "run", "shared", "typename")
+    __slots__ = (
+        "chunk",
+        "copies",
+        "function",
+        "mailbox",
+        "payloads",
+        "queues",
+        "records",
+        "rows",
+        "run",
+        "shared",
+        "typename",
+        "usual",
+    )
 
     def __init__(self, function: CompiledFunction, run: Runner, records: Generation, shard: int, shards: int) -> None:
         self.function = function
         self.typename = function.spec.typename
         self.payloads = function.payloads
         self.shared = self.payloads.shared
-        self.run = run
+        self.run = self.usual = run
         self.records = records
         self.queues = [Queue() for _ in range(shards)]
         self.rows = [queue.rows for queue in self.queues]
         self.mailbox = self.queues[shard]
+        self.copies = Copies(function) if function.full else None
         self.chunk = FIRST_CHUNK
 
 
@@ -84,6 +102,8 @@ class Dispatcher:
     Args:
         runners: by position like ``functions``: ``run_plain`` or the generated one.
         egresses: name to the encoder of one record.
+        chance: the randomness that functions may use.
+        breadcrumb: the shard is in careful mode until ``end_careful_mode``.
     """
 
     def __init__(
@@ -96,17 +116,26 @@ class Dispatcher:
         egresses: dict[str, Callable[[Any], bytes]],
         context: Callable[[Dispatcher], InvocationContext],
         limits: Limits,
+        chance: Random,
+        breadcrumb: Breadcrumb | None = None,
     ) -> None:
         self.shard = shard
         self.shards = shards
         self.table = table
         self.limits = limits
+        self.now_ms = 0
+        """Unix milliseconds; the driver moves it between pieces of work."""
+        self.random = chance
+        self.breadcrumb = breadcrumb
         self.effects: list[Row] = []
         self.types: dict[str, FunctionType] = {}
         for function, run in zip(functions, runners, strict=True):
             typename = function.spec.typename
             self.types[typename] = FunctionType(function, run, table.generations[typename], shard, shards)
         self.order = list(self.types.values())
+        if breadcrumb is not None:
+            for target in self.order:
+                self._be_careful(target)
         self.egresses = {name: EgressBuffer(name, encode, shards) for name, encode in egresses.items()}
         self.owners: dict[str, int] = {}
         self.invocations = 0
@@ -123,6 +152,22 @@ class Dispatcher:
     def retire(self) -> None:
         """Let go of the context, which knows this dispatcher (see ``ShardCore.retire``)."""
         del self.context
+        if self.breadcrumb is not None:
+            self.breadcrumb.retire()
+
+    @staticmethod
+    def _be_careful(target: FunctionType) -> None:
+        """Asynchronous and blocking types leave breadcrumbs by themselves."""
+        if target.function.spec.options.style == "plain":
+            target.run = run_careful
+
+    def end_careful_mode(self) -> None:
+        """Run as usual from now on. Only between two pieces of work."""
+        if self.breadcrumb is not None:
+            self.breadcrumb.retire()
+            self.breadcrumb = None
+            for target in self.order:
+                target.run = target.usual
 
     # ---- owners ---------------------------------------------------------------------------------------------------------
     def admit(self, id: Any) -> int:

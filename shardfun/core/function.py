@@ -8,15 +8,15 @@ stored state can be read without the application and fields can be added and rem
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import cbor2
-import msgspec
 
+from shardfun.core.options import PLAIN_OPTIONS, Expiry, FunctionOptions
 from shardfun.errors import DefinitionError, PayloadTypeError
 from shardfun.model.address import Address
+from shardfun.model.conversion import plain_of, value_of
 from shardfun.model.keyspace import slot_of
 from shardfun.model.payload import SCALARS, Payloads, PayloadType
 
@@ -24,6 +24,7 @@ STATE_KIND = b"s"
 DEAD_LETTER_KIND = b"d"
 RECORD_BYTES = 360  # the smallest record: object, key, address tuple, dict entry
 SMALL_INTS = 65_536
+HIDDEN = "~"  # in a stored record, what the runtime itself keeps for an address: deadlines, bounds of buffers
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -31,14 +32,16 @@ class FieldSpec:
     """One declared state field.
 
     Args:
-        annotation: the declared type, which may be a union; ``types`` its members.
+        annotation: the declared type, which may be a union, as ``convertible`` gives it; ``types`` its members.
         default: a value of that type; for a mutable type, a fresh copy is made for every address.
+        expiry: when the value goes back to its default by itself.
     """
 
     name: str
     annotation: Any
     types: tuple[PayloadType, ...]
     default: Any
+    expiry: Expiry | None = None
 
     immutable: bool = dataclasses.field(init=False)
     """Compared by identity and restored from a saved slot; other fields are re-encoded after every invocation."""
@@ -56,7 +59,7 @@ class FieldSpec:
 
     def to_plain(self, value: Any) -> Any:
         """The value as CBOR carries it."""
-        return value if self.scalar else msgspec.to_builtins(value, builtin_types=(bytes,))
+        return value if self.scalar else plain_of(value)
 
     def encode(self, value: Any) -> bytes:
         """The value as CBOR.
@@ -83,8 +86,8 @@ class FieldSpec:
         if not self.types:
             return plain
         try:
-            return msgspec.convert(plain, self.annotation)
-        except msgspec.ValidationError as error:
+            return value_of(plain, self.annotation)
+        except Exception as error:  # a constructor may be user code
             msg = f"state field {self.name!r}: the stored value is not of the declared type: {error}"
             raise PayloadTypeError(msg) from error
 
@@ -107,7 +110,23 @@ class FieldSpec:
         )
 
 
-Handler = Callable[[Any, Any], None]
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class CollectionSpec:
+    """One declared collection: state whose parts are cells of their own, so that touching one does not load the others.
+
+    Args:
+        key: the declared type of a map's keys.
+        item: describes the values of a map or the elements of a buffer (its default means nothing); ``None`` for a registry.
+    """
+
+    name: str
+    kind: Literal["map", "buffer", "registry"]
+    key: Any = None
+    item: FieldSpec | None = None
+    expiry: Expiry | None = None
+
+
+Handler = Callable[[Any, Any], Any]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -115,7 +134,7 @@ class FunctionSpec:
     """A function type as declared.
 
     Args:
-        handler: called with (context, payload).
+        handler: called with (context, payload); may be a coroutine function, if ``options`` say so.
         on_end: called with (context) for each address with stored state when a bounded run is at its end.
         state_class: the author's ``State`` subclass; the record class derives from it.
         accepts: declared payload types; empty: anything.
@@ -127,19 +146,36 @@ class FunctionSpec:
     state_class: type
     fields: tuple[FieldSpec, ...]
     accepts: tuple[PayloadType, ...]
+    collections: tuple[CollectionSpec, ...] = ()
+    options: FunctionOptions = PLAIN_OPTIONS
+
+    @property
+    def full(self) -> bool:
+        """Whether invocations need a working copy of the state (``core.working``).
+
+        The others see the record itself: as long as all they have is single values that stay, and run to the end at once, that
+        is all it takes, and it is several times faster.
+        """
+        options = self.options
+        expiring = options.expire_idle_ms is not None or any(field.expiry is not None for field in self.fields)
+        return bool(self.collections) or expiring or options.style != "plain"
 
 
 class CompiledFunction:
     """A spec with its generated record class, once per process.
 
     ``values_of(record)`` gives the tuple that ``encode_values`` turns into the stored bytes: for a mutable field it holds the
-    encoded value, because there bytes are the truth and the object is a cache.
+    encoded value, because there bytes are the truth and the object is a cache. In types with working copies the last of them is
+    what the runtime itself keeps (``HIDDEN``): a dictionary that is never changed, only replaced, or ``None``.
+
+    A record whose values are all at their default is not stored: ``encode_values`` gives ``None`` for it.
     """
 
-    __slots__ = ("encode_values", "key_suffix", "mutable_fields", "payloads", "record_class", "spec", "values_of")
+    __slots__ = ("encode_values", "full", "key_suffix", "mutable_fields", "payloads", "record_class", "spec", "values_of")
 
     def __init__(self, spec: FunctionSpec) -> None:
         self.spec = spec
+        self.full = spec.full
         self.mutable_fields = tuple(field for field in spec.fields if not field.immutable)
         self.payloads = Payloads(spec.accepts, spec.typename)
         self.key_suffix = STATE_KIND + spec.typename.encode() + b"\0"
@@ -154,6 +190,8 @@ class CompiledFunction:
         record._address = Address(self.spec.typename, id)  # noqa: SLF001
         record._epoch = record._dirty = None  # noqa: SLF001
         record._size = RECORD_BYTES  # noqa: SLF001
+        if self.full:
+            record._hidden = None  # noqa: SLF001
         return record
 
     def fill(self, record: Any, stored: bytes | None) -> None:
@@ -163,29 +201,32 @@ class CompiledFunction:
             PayloadTypeError: a stored value does not fit its declaration.
         """
         plain = {} if stored is None else cbor2.loads(stored)
+        if self.full:
+            record._hidden = plain.get(HIDDEN)  # noqa: SLF001
         for field in self.spec.fields:
             name = field.name
             if field.immutable:
                 setattr(record, name, field.from_plain(plain[name]) if name in plain else field.default)
             else:
                 encoded = cbor2.dumps(plain[name]) if name in plain else field.encode(field.default)
-                self._set_mutable(record, field, encoded)
+                self.set_mutable(record, field, encoded)
 
     def restore(self, record: Any, values: tuple[Any, ...]) -> None:
         """Set a record's fields back to ``values_of`` of an earlier moment."""
-        for field, value in zip(self.spec.fields, values, strict=True):
+        for field, value in zip(self.spec.fields, values, strict=not self.full):
             if field.immutable:
                 setattr(record, field.name, value)
             else:
-                self._set_mutable(record, field, value)
+                self.set_mutable(record, field, value)
 
     def restore_mutable(self, record: Any, encoded: tuple[bytes, ...]) -> None:
         """Decode the mutable fields again from what they were: an object that a failed invocation changed is dropped."""
         for field, data in zip(self.mutable_fields, encoded, strict=True):
-            self._set_mutable(record, field, data)
+            self.set_mutable(record, field, data)
 
     @staticmethod
-    def _set_mutable(record: Any, field: FieldSpec, encoded: bytes) -> None:
+    def set_mutable(record: Any, field: FieldSpec, encoded: bytes) -> None:
+        """Set a mutable field from its encoding."""
         setattr(record, "_encoded_" + field.name, encoded)
         setattr(record, field.name, field.from_plain(cbor2.loads(encoded)))
 
@@ -212,6 +253,8 @@ def _record_class(spec: FunctionSpec) -> type:
     slots = [field.name for field in spec.fields]
     slots += ["_encoded_" + field.name for field in spec.fields if not field.immutable]
     slots += ["_key", "_address", "_epoch", "_dirty", "_size"]
+    if spec.full:
+        slots.append("_hidden")
     return type(spec.state_class)(
         f"{spec.state_class.__name__}Record",
         (spec.state_class,),
@@ -221,6 +264,8 @@ def _record_class(spec: FunctionSpec) -> type:
 
 def _generate_values_of(spec: FunctionSpec) -> Callable[[Any], tuple[Any, ...]]:
     parts = [f"record.{f.name}" if f.immutable else f"record._encoded_{f.name}" for f in spec.fields]
+    if spec.full:
+        parts.append("record._hidden")
     namespace: dict[str, Any] = {}
     exec(f"def values_of(record): return ({''.join(part + ', ' for part in parts)})", namespace)  # noqa: S102
     return namespace["values_of"]  # type: ignore[no-any-return]
@@ -229,11 +274,11 @@ def _generate_values_of(spec: FunctionSpec) -> Callable[[Any], tuple[Any, ...]]:
 _INTS = [cbor2.dumps(number) for number in range(SMALL_INTS)]
 
 
-def _generate_encoder(spec: FunctionSpec) -> Callable[[tuple[Any, ...]], bytes]:
+def _generate_encoder(spec: FunctionSpec) -> Callable[[tuple[Any, ...]], bytes | None]:
     """Code that joins constant bytes (map head, field names) with encoded values: 3 times faster than ``dumps`` of a dict."""
-    namespace: dict[str, Any] = {"dumps": cbor2.dumps, "ints": _INTS}
+    namespace: dict[str, Any] = {"dumps": cbor2.dumps, "ints": _INTS, "HIDDEN": cbor2.dumps(HIDDEN)}
     names = [f"v{position}" for position in range(len(spec.fields))]
-    parts = [repr(cbor2.dumps({str(i): None for i in range(len(names))})[: 1 if len(names) < 24 else 2])]
+    parts = [repr(_map_head(len(names)))]
     for name, field in zip(names, spec.fields, strict=True):
         parts.append(repr(cbor2.dumps(field.name)))
         if not field.immutable:
@@ -245,13 +290,21 @@ def _generate_encoder(spec: FunctionSpec) -> Callable[[tuple[Any, ...]], bytes]:
         else:
             namespace["plain_" + name] = field.to_plain
             parts.append(f"dumps(plain_{name}({name}))")
+    namespace["absent"] = _map_head(len(names)) + b"".join(
+        cbor2.dumps(field.name) + field.encode(field.default) for field in spec.fields
+    )
+    hidden = ""
+    if spec.full:
+        hidden = "    if hidden:\n        return more + encoded[len(head):] + HIDDEN + dumps(hidden)\n"
+        namespace["head"], namespace["more"] = _map_head(len(names)), _map_head(len(names) + 1)
+        names.append("hidden")
     unpack = f"    {', '.join(names)}, = values\n" if names else ""
-    source = f"def encode_values(values):\n{unpack}    return {' + '.join(parts)}\n"
+    source = f"def encode_values(values):\n{unpack}    encoded = {' + '.join(parts)}\n{hidden}"
+    source += "    return None if encoded == absent else encoded\n"
     exec(source, namespace)  # noqa: S102
     return namespace["encode_values"]  # type: ignore[no-any-return]
 
 
-def handler_name(spec: FunctionSpec) -> str:
-    """Where a function is defined, for people: ``module.qualname``."""
-    function = inspect.unwrap(spec.handler)
-    return f"{function.__module__}.{function.__qualname__}"
+def _map_head(items: int) -> bytes:
+    """The first bytes of a CBOR map."""
+    return cbor2.dumps({str(i): None for i in range(items)})[: 1 if items < 24 else 2]

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from shardfun.core.effects import ApplyDelta, DeleteDelta, Effect, SendControl, WriteDelta
 from shardfun.core.link import Link
-from shardfun.core.records import RecordTable
+from shardfun.core.records import Piece, RecordTable
 from shardfun.core.snapshot import Cut, encode_queues
 from shardfun.errors import LocalProtocolError
 from shardfun.model.control import Applied, Prepared, Refused
@@ -97,9 +97,12 @@ class Participant:
 
     Args:
         applied: the complete checkpoint that this incarnation started from; ``digest`` of this shard's delta of it.
+        piece_records: changes encoded in one piece of work.
     """
 
-    def __init__(self, identity: ShardIdentity, incarnation: int, applied: int, digest: bytes, host: Host) -> None:
+    def __init__(
+        self, identity: ShardIdentity, incarnation: int, applied: int, digest: bytes, host: Host, piece_records: int
+    ) -> None:
         self.phase = Phase.IDLE
         self.cut = applied
         """The last checkpoint cut: stands in the header of every frame."""
@@ -110,13 +113,14 @@ class Participant:
         self._incarnation = incarnation
         self._digest = digest
         self._host = host
+        self._piece_records = piece_records
         self._aborted = 0
         self._current: Cut | None = None
         self._waiting: set[int] = set()  # peers whose barrier is missing; never iterated
         self._encoder: Iterator[bytes | None] | None = None
         self._keys: list[bytes] = []
         self._values: list[bytes | None] = []
-        self._encoded = 0
+        self._pieces: Iterator[Piece] = iter(())
         self._blocks: list[RecordBlock] = []
         self._summary: DeltaSummary | None = None
         self._end = False
@@ -211,7 +215,8 @@ class Participant:
         self._current = self._host.take_cut(checkpoint)
         self._waiting = {link.peer for link in self._host.links if link.last_barrier < checkpoint}
         self._encoder = encode_queues(self._current)
-        self._keys, self._values, self._blocks, self._encoded = [], [], [], 0
+        self._keys, self._values, self._blocks = [], [], []
+        self._pieces = self._host.table.encode_frozen(self._piece_records)
         self._summary = None
         if not self._waiting:
             self._move(Event.ALIGNED)
@@ -226,18 +231,19 @@ class Participant:
 
     def _forget(self) -> None:
         self._current = self._encoder = None
+        self._pieces = iter(())
         self._keys, self._values, self._blocks = [], [], []
         self._waiting = set()
 
     # ---- work in pieces -------------------------------------------------------------------------------------------------
-    def work(self, records: int) -> bool:
-        """Do one bounded piece of encoding (``records`` records, or some waiting messages); whether another may follow now."""
+    def work(self) -> bool:
+        """Do one bounded piece of encoding (some records, or some waiting messages); whether another may follow now."""
         if self.phase not in {Phase.ALIGNING, Phase.ENCODING}:
             return False
         frozen = self._host.table.frozen
         assert frozen is not None
         if not frozen.encoded:
-            self._encode_records(records)
+            self._encode_changes()
             return True
         if self.phase is Phase.ALIGNING:
             return False
@@ -260,19 +266,14 @@ class Participant:
         self.effects.append(WriteDelta(header, self._blocks, queues))
         return False
 
-    def _encode_records(self, records: int) -> None:
-        table = self._host.table
-        assert table.frozen is not None
-        stop = self._encoded + records
-        table.encode_frozen(self._encoded, stop, self._keys, self._values)
-        self._encoded = stop
-        done = stop >= len(table.frozen.records)
-        if done:
-            for key, value in table.frozen.writes.items():
-                self._keys.append(key)
-                self._values.append(value)
-            table.encoding_done()
-        if self._keys and (done or len(self._keys) >= BLOCK_RECORDS):
+    def _encode_changes(self) -> None:
+        piece = next(self._pieces, None)
+        if piece is not None:
+            self._keys += piece[0]
+            self._values += piece[1]
+        else:
+            self._host.table.encoding_done()
+        if self._keys and (piece is None or len(self._keys) >= BLOCK_RECORDS):
             self._blocks.append(_sorted_block(self._keys, self._values))
             self._keys, self._values = [], []
 

@@ -10,14 +10,17 @@ budget it becomes ``old``, and what was old and is neither touched again nor cha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
+from shardfun.core.cells import Cells, Stored
 from shardfun.core.function import RECORD_BYTES, CompiledFunction
 from shardfun.core.limits import Limits
 
 SWEEP_RECORDS = 500
-Loader = Callable[[bytes], bytes | None]
+
+Piece = tuple[list[bytes], list[bytes | None]]
+"""Keys and values."""
 
 
 class Epoch:
@@ -41,12 +44,11 @@ class Generation:
 class Frozen:
     """What had changed when a checkpoint was cut, until that checkpoint is applied or aborted."""
 
-    __slots__ = ("encoded", "epoch", "pre_images", "records", "writes")
+    __slots__ = ("encoded", "epoch", "pre_images", "records")
 
-    def __init__(self, epoch: Epoch, records: list[Any], writes: dict[bytes, bytes | None]) -> None:
+    def __init__(self, epoch: Epoch, records: list[Any]) -> None:
         self.epoch = epoch
         self.records = records
-        self.writes = writes
         self.pre_images: dict[bytes, tuple[Any, ...]] = {}
         self.encoded = False
 
@@ -55,7 +57,7 @@ class RecordTable:
     """All records of a shard in one incarnation.
 
     Args:
-        read: gets the stored bytes of a key, as of the last applied checkpoint.
+        store: what is stored as of the last applied checkpoint.
         functions: all function types, in a fixed order.
     """
 
@@ -66,22 +68,22 @@ class RecordTable:
         "_read",
         "_young_bytes",
         "cached_bytes",
+        "cells",
         "dirty",
         "epoch",
         "frozen",
         "generations",
-        "writes",
     )
 
-    def __init__(self, functions: list[CompiledFunction], read: Loader, limits: Limits) -> None:
+    def __init__(self, functions: list[CompiledFunction], store: Stored, limits: Limits) -> None:
         self.epoch = Epoch()
         self.dirty: list[Any] = []
-        self.writes: dict[bytes, bytes | None] = {}
+        self.cells = Cells(store)
         self.frozen: Frozen | None = None
         self.cached_bytes = 0
         self.generations: dict[str, Generation] = {function.spec.typename: Generation(function) for function in functions}
         self._generations = list(self.generations.values())
-        self._read = read
+        self._read = store.get
         self._limits = limits
         self._young_bytes = 0
         self._bytes_per_change = RECORD_BYTES
@@ -123,50 +125,52 @@ class RecordTable:
             record._dirty = self.epoch  # noqa: SLF001
             self.dirty.append(record)
 
-    def write(self, key: bytes, value: bytes | None) -> None:
-        """Put (or, with ``None``, delete) a key that is no record, as part of the next checkpoint."""
-        self.writes[key] = value
-
     # ---- checkpoints ----------------------------------------------------------------------------------------------------
     @property
     def changed(self) -> bool:
         """Whether anything has changed since the last cut."""
-        return bool(self.dirty or self.writes)
+        return bool(self.dirty) or self.cells.changed
 
     @property
     def dirty_bytes(self) -> int:
         """Estimated bytes of changes that are in no applied checkpoint."""
         frozen = len(self.frozen.records) if self.frozen is not None else 0
-        return (len(self.dirty) + frozen) * self._bytes_per_change
+        return (len(self.dirty) + frozen) * self._bytes_per_change + self.cells.pending_bytes
 
     def freeze(self) -> Frozen:
         """The cut: O(1). There must be no frozen changes left."""
         assert self.frozen is None, "a cut while the changes of another checkpoint are frozen"
-        self.frozen = Frozen(self.epoch, self.dirty, self.writes)
+        self.frozen = Frozen(self.epoch, self.dirty)
         self.dirty = []
-        self.writes = {}
+        self.cells.freeze()
         self.epoch = Epoch()
         return self.frozen
 
-    def encode_frozen(self, start: int, stop: int, keys: list[bytes], values: list[bytes | None]) -> None:
-        """Append the keys and encodings of ``frozen.records[start:stop]`` as they were at the cut."""
+    def encode_frozen(self, size: int) -> Iterator[Piece]:
+        """Everything that had changed at the cut, as it was then, in pieces of about ``size`` keys."""
         assert self.frozen is not None
-        pre_images = self.frozen.pre_images
+        records = self.frozen.records
+        for start in range(0, len(records), size):
+            yield self._encode_piece(records[start : start + size], self.frozen.pre_images)
+        yield from self.cells.frozen_pieces(size)
+
+    def _encode_piece(self, records: list[Any], pre_images: dict[bytes, tuple[Any, ...]]) -> Piece:
+        keys: list[bytes] = []
+        values: list[bytes | None] = []
         total = 0
-        piece = self.frozen.records[start:stop]
-        for record in piece:
+        for record in records:
             function = self._function_of(record)
             key = record._key  # noqa: SLF001
             saved = pre_images.get(key)
             encoded = function.encode_values(function.values_of(record) if saved is None else saved)
             keys.append(key)
             values.append(encoded)
-            size = len(encoded)
+            size = 0 if encoded is None else len(encoded)
             total += size
             self.cached_bytes += RECORD_BYTES + 2 * size - record._size  # noqa: SLF001
             record._size = RECORD_BYTES + 2 * size  # noqa: SLF001
-        if piece:
-            self._bytes_per_change = (self._bytes_per_change * 7 + RECORD_BYTES + 2 * total // len(piece)) // 8
+        self._bytes_per_change = (self._bytes_per_change * 7 + RECORD_BYTES + 2 * total // len(records)) // 8
+        return keys, values
 
     def encoding_done(self) -> None:
         """All frozen records are encoded: no pre-image is needed any more."""
@@ -177,6 +181,7 @@ class RecordTable:
     def drop_frozen(self) -> None:
         """The checkpoint is applied: the store has these changes now."""
         self.frozen = None
+        self.cells.drop_frozen()
 
     def merge_frozen(self) -> None:
         """The checkpoint is aborted: its changes belong to the next one.
@@ -188,7 +193,7 @@ class RecordTable:
         frozen, self.frozen = self.frozen, None
         for record in frozen.records:
             self.mark_dirty(record)
-        self.writes = {**frozen.writes, **self.writes}
+        self.cells.merge_frozen()
 
     # ---- forgetting -----------------------------------------------------------------------------------------------------
     def sweep(self) -> bool:

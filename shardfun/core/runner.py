@@ -55,19 +55,19 @@ def invoke(target: FunctionType, record: Any, sender: Any, sender_type: str | No
         BaseException: what the function raised, or ``PayloadTypeError`` for a field with a wrong value.
     """
     table, context, function = dispatcher.table, dispatcher.context, target.function
+    context._sender = sender  # noqa: SLF001
+    context._sender_type = sender_type  # noqa: SLF001
+    context._address = record._address  # noqa: SLF001
+    if target.copies is not None:
+        _invoke_full(target, record, value, dispatcher)
+        return
     if record._epoch is not table.epoch:  # noqa: SLF001
         table.touch(record)
     before = function.values_of(record)
     mark = len(dispatcher.effects)
     context.state = record
-    context._sender = sender  # noqa: SLF001
-    context._sender_type = sender_type  # noqa: SLF001
-    context._address = record._address  # noqa: SLF001
     try:
-        if value is END:
-            function.spec.on_end(context)  # type: ignore[misc]  # END is only sent to types that declare it
-        else:
-            function.spec.handler(context, value.type.decode(value.data) if type(value) is Encoded else value)
+        call(function, context, value)
         for field in function.spec.fields:
             if not field.immutable:
                 setattr(record, "_encoded_" + field.name, field.encode(getattr(record, field.name)))
@@ -83,6 +83,26 @@ def invoke(target: FunctionType, record: Any, sender: Any, sender_type: str | No
         for field, new, old in zip(function.spec.fields, after, before, strict=True)
     ):
         table.mark_dirty(record)
+
+
+def call(function: CompiledFunction, context: Any, value: Any) -> Any:
+    """Call the function's code for one message."""
+    if value is END:
+        return function.spec.on_end(context)  # type: ignore[misc]  # END is only sent to types that declare it
+    return function.spec.handler(context, value.type.decode(value.data) if type(value) is Encoded else value)
+
+
+def _invoke_full(target: FunctionType, record: Any, value: Any, dispatcher: Dispatcher) -> None:
+    """The same on a working copy: until it is written back there is nothing to undo but effects."""
+    assert target.copies is not None
+    mark = len(dispatcher.effects)
+    try:
+        dispatcher.context.state = copy = target.copies.begin(record, dispatcher.table.cells, dispatcher.now_ms)
+        call(target.function, dispatcher.context, value)
+        target.copies.commit(copy, dispatcher.table)
+    except BaseException:
+        del dispatcher.effects[mark:]
+        raise
 
 
 _HEAD = """\
@@ -145,7 +165,9 @@ _MARK = """\
 
 
 def compile_runner(function: CompiledFunction) -> Runner:
-    """Generate the fast runner of one function type. Equivalent to ``run_plain``."""
+    """Generate the fast runner of one function type. Equivalent to ``run_plain``, which runs the types with working copies."""
+    if function.full:
+        return run_plain
     spec = function.spec
     namespace: dict[str, Any] = {"senders_of": senders_of, "END": END, "Encoded": Encoded, "handler": spec.handler}
     save = check = ""

@@ -11,8 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from random import Random
 from typing import Any
 
+from shardfun.core.careful import CAREFUL_CHECKPOINTS, Breadcrumb
+from shardfun.core.cells import Stored
 from shardfun.core.dead_letters import describe_error
 from shardfun.core.dispatch import Dispatcher, FunctionType, InvocationContext, Router
 from shardfun.core.effects import Effect
@@ -22,7 +25,7 @@ from shardfun.core.function import CompiledFunction
 from shardfun.core.limits import Limits
 from shardfun.core.link import Link
 from shardfun.core.participant import Participant, ShardIdentity
-from shardfun.core.records import Loader, RecordTable
+from shardfun.core.records import RecordTable
 from shardfun.core.runner import Runner
 from shardfun.core.snapshot import Cut, Queues, waiting_messages
 from shardfun.errors import BacklogLimitError, ConfigurationError, InvocationError
@@ -78,8 +81,10 @@ class ShardCore:
     """See the module.
 
     Args:
-        read: stored bytes of a key as of the last applied checkpoint.
+        store: what is stored as of the last applied checkpoint.
         previous: the same shard in an earlier incarnation of this process, whose clean records may be kept.
+        chance: the randomness that functions may use; by default the same in every run.
+        breadcrumb: begin in careful mode.
     """
 
     def __init__(
@@ -88,14 +93,16 @@ class ShardCore:
         start: StartPoint,
         program: Program,
         limits: Limits,
-        read: Loader,
+        store: Stored,
         previous: ShardCore | None = None,
+        chance: Random | None = None,
+        breadcrumb: Breadcrumb | None = None,
     ) -> None:
         self.identity = identity
         self.incarnation = start.incarnation
         self.limits = limits
         self.program = program
-        self.table = RecordTable(list(program.functions), read, limits)
+        self.table = RecordTable(list(program.functions), store, limits)
         if previous is not None:
             self.table.adopt(previous.table)
         self.dispatcher = Dispatcher(
@@ -107,12 +114,14 @@ class ShardCore:
             program.egresses,
             program.context,
             limits,
+            chance or Random(identity.shard),  # noqa: S311 - not for secrets
+            breadcrumb,
         )
         peers = [peer for peer in range(identity.shards) if peer != identity.shard]
         self.links = [Link(peer, start.incarnation, limits.window_frames, limits.frame_messages) for peer in peers]
         self.link_of = {link.peer: link for link in self.links}
         self._frames = FrameMaker(self.dispatcher, limits)
-        self.participant = Participant(identity, start.incarnation, start.complete, start.digest, self)
+        self.participant = Participant(identity, start.incarnation, start.complete, start.digest, self, limits.encode_records)
         self.egress: dict[str, EgressLog] = {}
         self.positions: dict[str, Any] = {}
         self.finished: dict[str, bool] = dict.fromkeys(program.routes, False)
@@ -122,6 +131,7 @@ class ShardCore:
         """Whether anything has happened since the last cut that a checkpoint would have to keep. True after a recovery."""
         self._restore(start.queues)
         self._filled_at = self.dispatcher.invocations
+        self._completed = 0
 
     # ---- restore --------------------------------------------------------------------------------------------------------
     def _restore(self, queues: Queues) -> None:
@@ -219,6 +229,12 @@ class ShardCore:
                 break
         return moved
 
+    # ---- time -----------------------------------------------------------------------------------------------------------
+    def advance(self, now_s: float) -> None:
+        """The wall clock is at ``now_s`` (unix seconds). Called before each piece of work."""
+        self.dispatcher.now_ms = int(now_s * 1000)
+        self.dispatcher.letters.now = now_s
+
     # ---- execution ------------------------------------------------------------------------------------------------------
     @property
     def may_execute(self) -> bool:
@@ -230,10 +246,10 @@ class ShardCore:
         target = self.dispatcher.run(limit)
         if target is not None:
             self.changed = True
-            self._collect_egress()
+            self._collect()
         return target
 
-    def _collect_egress(self) -> None:
+    def _collect(self) -> None:
         for buffer in self.dispatcher.egresses.values():
             if buffer.fresh:
                 self.egress[buffer.name].add(buffer.fresh)
@@ -341,12 +357,15 @@ class ShardCore:
 
     def committed(self, cut: Cut) -> None:
         """The cut's checkpoint is complete."""
+        self._completed += 1
+        if self._completed == CAREFUL_CHECKPOINTS:
+            self.dispatcher.end_careful_mode()
         for name, emitted in cut.emitted.items():
             self.egress[name].commit(emitted)
 
     def checkpoint_work(self) -> bool:
         """One bounded piece of encoding; whether another may follow now."""
-        return self.participant.work(self.limits.encode_records)
+        return self.participant.work()
 
     def delta_written(self, checkpoint: int, summary: DeltaSummary, loop_s: float) -> None:
         """See ``WriteDelta``. ``loop_s``: seconds of the loop that this checkpoint took here."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import inspect
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 from shardfun.core.function import CompiledFunction, FunctionSpec
+from shardfun.core.options import FailurePolicy, FunctionOptions, milliseconds
 from shardfun.errors import DefinitionError
 from shardfun.model.address import check_typename
-from shardfun.model.payload import PayloadType, payload_types
+from shardfun.model.payload import payload_types
 from shardfun.sdk.context import Context
-from shardfun.sdk.state import State, empty_state, field_specs, is_state_class
+from shardfun.sdk.state import State, collection_specs, empty_state, field_specs, is_state_class
 
-F = TypeVar("F", bound=Callable[..., None])
+F = TypeVar("F", bound=Callable[..., Awaitable[None] | None])
 R = TypeVar("R", bound=Callable[..., Iterable[Any]])
 
 
@@ -39,14 +41,30 @@ class App:
         self._on_end: dict[str, Callable[[Any], None]] = {}
         self._routers: dict[str, list[Callable[[Any], Iterable[Any]]]] = {}
 
-    def function(self, typename: str) -> Callable[[F], F]:
-        """Declare a function type: ``def name(ctx: Context[MyState], message: A | B) -> None``.
+    def function(
+        self,
+        typename: str,
+        *,
+        on_failure: FailurePolicy | None = None,
+        expire_idle: dt.timedelta | float | None = None,
+        blocking: bool = False,
+        asyncio: bool = False,
+        timeout: dt.timedelta | float | None = None,
+        concurrency: int | None = None,
+    ) -> Callable[[F], F]:
+        """Declare a function type: ``def name(ctx: Context[MyState], message: A | B) -> None``, or an ``async def``.
 
         Args:
             typename: ``namespace/name``, unique in the application.
+            on_failure: ``retry(...)``, ``dead_letter()`` or ``restart()``; by default as ``[failure]`` in the configuration says.
+            expire_idle: delete an instance that got no message for that long (timedelta or seconds).
+            blocking: a plain ``def`` that waits (for a disk, a database); it runs in a thread, other addresses go on.
+            asyncio: an ``async def`` that uses libraries of asyncio instead of Trio; needs ``shardfun[asyncio]``.
+            timeout: of one invocation, for ``async`` and blocking functions; what takes longer has failed.
+            concurrency: invocations at once in one shard, for ``async`` and blocking functions.
 
         Raises:
-            DefinitionError: the name is taken or malformed, or the signature is not of the form above.
+            DefinitionError: the name is taken or malformed, or the signature or an option does not fit.
         """
         check_typename(typename)
 
@@ -55,7 +73,18 @@ class App:
                 other = self._functions[typename].handler
                 msg = f"function {typename!r} is declared twice: {_where(other)} and {_where(function)}"
                 raise DefinitionError(msg)
-            self._functions[typename] = _function_spec(typename, function)
+            options = FunctionOptions(
+                style="async" if inspect.iscoroutinefunction(function) else "blocking" if blocking else "plain",
+                asyncio=asyncio,
+                timeout_ms=None if timeout is None else milliseconds(timeout, f"function {typename!r}: timeout"),
+                concurrency=concurrency,
+                failure=on_failure,
+                expire_idle_ms=None
+                if expire_idle is None
+                else milliseconds(expire_idle, f"function {typename!r}: expire_idle"),
+            )
+            _check_options(typename, function, options, blocking=blocking)
+            self._functions[typename] = _function_spec(typename, function, options)
             return function
 
         return declare
@@ -71,8 +100,11 @@ class App:
             if typename in self._on_end:
                 msg = f"on_end of {typename!r} is declared twice: {_where(self._on_end[typename])} and {_where(function)}"
                 raise DefinitionError(msg)
-            _check_plain(typename, function, 1)
-            self._on_end[typename] = function
+            if inspect.iscoroutinefunction(function):
+                msg = f"on_end of {typename!r}: {_where(function)} must be a plain 'def'"
+                raise DefinitionError(msg)
+            _check_signature(typename, function, 1)
+            self._on_end[typename] = typing.cast("Callable[[Any], None]", function)
             return function
 
         return declare
@@ -122,19 +154,46 @@ class App:
         return tuple(self._routers)
 
 
-def _function_spec(typename: str, function: Callable[..., Any]) -> FunctionSpec:
+def _check_options(typename: str, function: Callable[..., Any], options: FunctionOptions, *, blocking: bool) -> None:
+    problem = None
+    if blocking and options.style == "async":
+        problem = "blocking=True is for a plain 'def'; an 'async def' awaits instead"
+    elif options.asyncio and options.style != "async":
+        problem = "asyncio=True is for an 'async def'"
+    elif options.style == "plain" and (options.timeout_ms is not None or options.concurrency is not None):
+        problem = "timeout and concurrency are for an 'async def' or blocking=True; a plain function runs to its end"
+    elif options.timeout_ms == 0 or options.expire_idle_ms == 0:
+        problem = "timeout and expire_idle: expected more than 0"
+    elif options.concurrency is not None and options.concurrency < 1:
+        problem = f"concurrency: expected a number from 1, got {options.concurrency!r}"
+    elif type(options.failure) not in (FailurePolicy, type(None)):  # what was called instead of the policy itself, say
+        problem = f"on_failure: expected retry(...), dead_letter() or restart(), got {options.failure!r}"
+    if problem is not None:
+        msg = f"function {typename!r}: {_where(function)}: {problem}"
+        raise DefinitionError(msg)
+
+
+def _function_spec(typename: str, function: Callable[..., Any], options: FunctionOptions) -> FunctionSpec:
     where = f"function {typename!r}"
-    parameters = _check_plain(typename, function, 2)
+    parameters = _check_signature(typename, function, 2)
     hints = _hints(where, function)
     state_class = _state_class(where, hints.get(parameters[0].name))
-    accepts: tuple[PayloadType, ...] = payload_types(hints.get(parameters[1].name, Any), f"{where}: message")
-    return FunctionSpec(typename, function, None, state_class, field_specs(state_class, where), accepts)
+    return FunctionSpec(
+        typename=typename,
+        handler=function,
+        on_end=None,
+        state_class=state_class,
+        fields=field_specs(state_class, where),
+        accepts=payload_types(hints.get(parameters[1].name, Any), f"{where}: message"),
+        collections=collection_specs(state_class, where),
+        options=options,
+    )
 
 
-def _check_plain(typename: str, function: Callable[..., Any], arguments: int) -> list[inspect.Parameter]:
+def _check_signature(typename: str, function: Callable[..., Any], arguments: int) -> list[inspect.Parameter]:
     form = "(ctx: Context[MyState], message: MyMessage)" if arguments == 2 else "(ctx: Context[MyState])"
-    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        msg = f"function {typename!r}: {_where(function)} must be a plain 'def' that records its effects and returns None"
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        msg = f"function {typename!r}: {_where(function)} must not be a generator: it records its effects and returns None"
         raise DefinitionError(msg)
     parameters = list(inspect.signature(function).parameters.values())
     required = [p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]

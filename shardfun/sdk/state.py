@@ -12,10 +12,10 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar, overload
 
 import cbor2
-import msgspec
 
-from shardfun.core.function import FieldSpec
+from shardfun.core.function import CollectionSpec, FieldSpec
 from shardfun.errors import DefinitionError, PayloadTypeError
+from shardfun.model.conversion import convertible
 from shardfun.model.payload import payload_types
 
 T = TypeVar("T")
@@ -120,11 +120,7 @@ def _field_spec(declared: Value[Any], hint: Any, where: str) -> FieldSpec:
         raise DefinitionError(msg)
     types = payload_types(annotation, where)
     if types:
-        try:
-            msgspec.inspect.type_info(annotation)
-        except (TypeError, NameError, ValueError) as error:
-            msg = f"{where}: {error}"
-            raise DefinitionError(msg) from error
+        annotation = convertible(annotation, where)
     default = declared.default if declared.default_factory is None else declared.default_factory()
     spec = FieldSpec(declared.name, annotation, types, default)
     if declared.default_factory is None and isinstance(default, (list, dict, set, bytearray)):
@@ -136,6 +132,11 @@ def _field_spec(declared: Value[Any], hint: Any, where: str) -> FieldSpec:
         msg = f"{where}: the default does not fit: {error}"
         raise DefinitionError(msg) from error
     return spec
+
+
+def collection_specs(_cls: type[State], _where: str) -> tuple[CollectionSpec, ...]:
+    """The maps, buffers and registries of a state class, in order of declaration, bases first."""
+    return ()
 
 
 def empty_state() -> type[State]:

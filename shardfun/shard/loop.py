@@ -66,7 +66,7 @@ class HotLoop:
         core = self.core
         now = _clock()
         deadline = now + SLICE_S
-        core.dispatcher.letters.now = time.time()
+        core.advance(time.time())
         busy = self._receive(core)
         busy |= core.fill_mailboxes()
         busy |= self._run(core, deadline)

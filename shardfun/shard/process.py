@@ -21,6 +21,7 @@ import structlog
 import trio
 
 from shardfun.config.schema import Config
+from shardfun.core.careful import Breadcrumb
 from shardfun.core.effects import ApplyDelta, DeleteDelta, SendControl, WriteDelta
 from shardfun.core.participant import ShardIdentity
 from shardfun.core.shard import ShardCore, StartPoint
@@ -46,6 +47,7 @@ from shardfun.model.control import (
 )
 from shardfun.model.keyspace import owner_of
 from shardfun.ports import EgressSink, IngressReader, Partition
+from shardfun.shard.crumbs import open_crumbs
 from shardfun.shard.doors import Egress, Ingress
 from shardfun.shard.heartbeat import LongRuns, figures_of, resident_bytes
 from shardfun.shard.loop import HotLoop
@@ -55,8 +57,6 @@ from shardfun.shard.worker import Completions, Failed, Worker
 from shardfun.state.options import StoreOptions
 from shardfun.telemetry.logs import open_log_context
 
-EXIT_BUG = 70
-EXIT_STORAGE = 71
 SWITCH_INTERVAL_S = 0.0005  # with the default, a loop that releases the GIL only for instants starves its own worker threads
 GC_THRESHOLDS = (50_000, 50, 1000)
 """User code may make cycles, so the collector stays on; but it must not visit all records often."""
@@ -258,7 +258,8 @@ class ShardProcess:
         start = StartPoint(message.incarnation, message.complete, message.digest, result)
         program = self._application.program(self._sinks)
         previous, self._core = self._core, None
-        core = ShardCore(self._place.identity, start, program, self._limits, self._storage.get, previous)
+        crumb = self._breadcrumb(message)
+        core = ShardCore(self._place.identity, start, program, self._limits, self._storage.stored, previous, breadcrumb=crumb)
         if previous is not None:
             previous.retire()
         self._core = core
@@ -272,6 +273,12 @@ class ShardProcess:
             self._fatal(error)
             return
         self._egress.attach(core, lambda: self._ready(core, ingress))
+
+    def _breadcrumb(self, message: Reset) -> Breadcrumb | None:
+        if not message.careful:
+            return None
+        log.info("careful mode: the last process of this shard died and nothing explains it", poison=len(message.poison))
+        return Breadcrumb(open_crumbs(self._endpoint.folder), message.poison)
 
     def _ready(self, core: ShardCore, ingress: Ingress) -> None:
         """Store, readers and sinks are where the checkpoint says: listen for peers."""

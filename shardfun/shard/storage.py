@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from shardfun.core.cells import Stored
 from shardfun.core.effects import ApplyDelta, DeleteDelta, WriteDelta
 from shardfun.core.function import parse_state_key
 from shardfun.core.participant import ShardIdentity
@@ -54,10 +55,9 @@ class Storage:
         self._ending = False
 
     @property
-    def get(self) -> Callable[[bytes], bytes | None]:
-        """The store's ``get``, once it is restored."""
-        assert self._store is not None
-        return self._store.get
+    def stored(self) -> Stored:
+        """What the store holds, once it is restored."""
+        return self._open_store()
 
     def restore(self, place: Place, complete: int, digest: bytes, done: Done) -> None:
         """Bring the store to a complete checkpoint; the result is the checkpoint's ``Queues``."""

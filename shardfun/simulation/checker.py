@@ -107,18 +107,9 @@ class Checker:
                     f"shard {shard}: {expected} messages to restore for {link.peer}, not {core.dispatcher.outgoing(link.peer)}"
                 )
 
-    def _stored(self, shard: int, key: bytes) -> bytes:
-        """The state of an address in the newest complete checkpoint; if it has none, its default."""
-        stored = self._states[shard].get(key)
-        return self._default(key) if stored is None else stored
-
-    def _default(self, key: bytes) -> bytes:
-        address = parse_state_key(key)
-        assert address is not None
-        function = self._functions[address.typename]
-        record = function.blank(address.id)
-        function.fill(record, None)
-        return function.encode_values(function.values_of(record))
+    def _stored(self, shard: int, key: bytes) -> bytes | None:
+        """The state of an address in the newest complete checkpoint; ``None`` if all of it is at its default."""
+        return self._states[shard].get(key)
 
     # ---- a complete checkpoint ------------------------------------------------------------------------------------------
     def committed(self, manifest: StoredManifest, stores: Sequence[MemoryStore]) -> None:
@@ -162,20 +153,24 @@ class Checker:
             for key, value in zip(block.keys, block.values, strict=True):
                 if value is None:
                     states.pop(key, None)
+                    self._letters.pop(key, None)
+                    address = parse_state_key(key)
+                    if address is not None:
+                        self._fields.pop(address, None)
                     continue
                 states[key] = value
                 address = parse_state_key(key)
                 if address is None:
-                    self._letters[key] = cbor2.loads(value)
+                    if key[2:3] == DEAD_LETTER_KIND:
+                        self._letters[key] = cbor2.loads(value)
                     continue
                 if key not in truth.records:
                     wrong(f"shard {shard}: the delta has {address}, which was not in memory at the cut")
                 self._fields[address] = cbor2.loads(value)
         for key, encoded in truth.records.items():
             stored = states.get(key)
-            if stored != encoded and (stored is not None or encoded != self._default(key)):
-                found = None if stored is None else cbor2.loads(stored)
-                wrong(f"{parse_state_key(key)}: {cbor2.loads(encoded)} at the cut, {found} in the checkpoint")
+            if stored != encoded:
+                wrong(f"{parse_state_key(key)}: {_readable(encoded)} at the cut, {_readable(stored)} in the checkpoint")
         letters = sum(1 for key in states if key[2:3] == DEAD_LETTER_KIND)
         if letters != truth.dead_letters:
             wrong(f"shard {shard}: {truth.dead_letters} dead letters at the cut, {letters} in the checkpoint")
@@ -230,3 +225,7 @@ def _messages_in_frame(raw: bytes) -> int:
 
 def _flat(logs: dict[int, list[bytes]]) -> list[bytes]:
     return [raw for frames in logs.values() for raw in frames]
+
+
+def _readable(encoded: bytes | None) -> Any:
+    return "nothing" if encoded is None else cbor2.loads(encoded)

@@ -183,7 +183,7 @@ def _abort_without_retag(_original: Any) -> Any:
         frozen, self.frozen = self.frozen, None
         assert frozen is not None
         self.dirty += [record for record in frozen.records if record._dirty is not self.epoch]  # noqa: SLF001
-        self.writes = {**frozen.writes, **self.writes}
+        self.cells.merge_frozen()
 
     return merge_frozen
 

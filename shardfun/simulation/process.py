@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, assert_never
 
+from shardfun.core.careful import Breadcrumb
 from shardfun.core.effects import ApplyDelta, DeleteDelta, SendControl, WriteDelta
 from shardfun.core.function import parse_state_key
 from shardfun.core.participant import ShardIdentity
@@ -27,6 +28,7 @@ from shardfun.model.control import (
     decode_to_shard,
     encode_control,
 )
+from shardfun.model.crumbs import TABLE_BYTES, CrumbTable
 from shardfun.model.delta import StoredDelta, checkpoint_name
 from shardfun.simulation.channels import Channels
 from shardfun.simulation.doors import Doors
@@ -172,7 +174,10 @@ class ShardProcess:
         around = self._around
         queues = EMPTY_QUEUES if delta is None else decode_queues(delta.queues)
         start = StartPoint(message.incarnation, message.complete, message.digest, queues)
-        core = ShardCore(self._identity, start, around.program, around.options.limits, self._store.get, previous=self._previous)
+        crumb = Breadcrumb(CrumbTable(bytearray(TABLE_BYTES)), message.poison) if message.careful else None
+        core = ShardCore(
+            self._identity, start, around.program, around.options.limits, self._store, self._previous, breadcrumb=crumb
+        )
         around.checker.restored(core, self._store, queues)
         if self._previous is not None:
             self._previous.retire()
@@ -236,7 +241,7 @@ class ShardProcess:
         core = self.running_core
         if core is None or not core.may_execute:
             return False
-        core.dispatcher.letters.now = self._around.trace.now
+        core.advance(self._around.trace.now)
         before = core.dispatcher.invocations
         target = core.run(self._around.chance.randint(1, self._around.options.run_messages))
         if target is None:

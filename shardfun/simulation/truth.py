@@ -25,7 +25,7 @@ class Truth:
     """
 
     incarnation: int
-    records: dict[bytes, bytes]
+    records: dict[bytes, bytes | None]
     sent: dict[int, int]
     received: dict[int, int]
     positions: dict[str, Any]
@@ -52,9 +52,9 @@ def truth_now(core: ShardCore, network: Network) -> Truth:
     )
 
 
-def records_in_memory(table: RecordTable) -> dict[bytes, bytes]:
-    """Key to encoded state of every record that is in memory, changed or not."""
-    found: dict[bytes, bytes] = {}
+def records_in_memory(table: RecordTable) -> dict[bytes, bytes | None]:
+    """Key to encoded state (``None``: all default) of every record that is in memory, changed or not."""
+    found: dict[bytes, bytes | None] = {}
     for generation in table.generations.values():
         function = generation.function
         encode, values_of = function.encode_values, function.values_of

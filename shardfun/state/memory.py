@@ -77,10 +77,11 @@ class MemoryStore:
         self._require_running()
         return self._values.get(key)
 
-    def scan(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """Keys that begin with ``prefix`` and their values, in order, from a snapshot taken now."""
+    def scan(self, prefix: bytes = b"", start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Keys that begin with ``prefix``, from ``prefix + start`` on, and their values, in order, from a snapshot taken now."""
         self._require_running()
-        return iter(sorted(item for item in self._values.items() if item[0].startswith(prefix)))
+        first = prefix + start
+        return iter(sorted(item for item in self._values.items() if item[0].startswith(prefix) and item[0] >= first))
 
     # ---- deltas ----------------------------------------------------------------------------------------------------------
     def write_delta(self, header: DeltaHeader, blocks: Sequence[RecordBlock], queues: bytes) -> DeltaSummary:

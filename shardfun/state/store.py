@@ -100,9 +100,12 @@ class LevelDBStore:
         """The value of ``key`` as of the applied checkpoint."""
         return self._database.get(key)
 
-    def scan(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """Keys that begin with ``prefix`` and their values, in order, from a snapshot taken now. Never the store's own keys."""
-        return self._database.scan(prefix, min(_end_of_prefix(prefix), RESERVED))
+    def scan(self, prefix: bytes = b"", start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Keys that begin with ``prefix``, from ``prefix + start`` on, and their values, in order, from a snapshot taken now.
+
+        Never the store's own keys.
+        """
+        return self._database.scan(prefix + start, min(_end_of_prefix(prefix), RESERVED))
 
     # ---- deltas ----------------------------------------------------------------------------------------------------------
     def write_delta(self, header: DeltaHeader, blocks: Sequence[RecordBlock], queues: bytes) -> DeltaSummary:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cbor2
 
 from shardfun import App, Context
+from shardfun.core.careful import Breadcrumb
 from shardfun.core.function import DEAD_LETTER_KIND
 from shardfun.core.limits import Limits
 from shardfun.core.participant import ShardIdentity
@@ -34,6 +35,19 @@ def program_of(app: App, *, plain: bool = False, routes: dict[str, IngressRoute]
     return Program(functions, runners, routes or {}, {"out": encode_record}, Context)
 
 
+class DictStore:
+    """What the core reads of a store."""
+
+    def __init__(self, stored: dict[bytes, bytes]) -> None:
+        self.stored = stored
+
+    def get(self, key: bytes) -> bytes | None:
+        return self.stored.get(key)
+
+    def scan(self, prefix: bytes = b"", start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        return iter(sorted(item for item in self.stored.items() if item[0].startswith(prefix) and item[0] >= prefix + start))
+
+
 def core_of(
     app: App,
     *,
@@ -41,18 +55,20 @@ def core_of(
     shard: int = 0,
     shards: int = 1,
     limits: Limits | None = None,
-    read: Callable[[bytes], bytes | None] | None = None,
+    stored: dict[bytes, bytes] | None = None,
     start: StartPoint = START,
     routes: dict[str, IngressRoute] | None = None,
     previous: ShardCore | None = None,
+    breadcrumb: Breadcrumb | None = None,
 ) -> ShardCore:
     return ShardCore(
         ShardIdentity(JOB, shard, shards),
         start,
         program_of(app, plain=plain, routes=routes),
         limits or Limits(retries=0),
-        read or {}.get,
+        DictStore({} if stored is None else stored),
         previous,
+        breadcrumb=breadcrumb,
     )
 
 
@@ -72,6 +88,12 @@ def run_all(core: ShardCore) -> None:
 def record_of(core: ShardCore, typename: str, id: str) -> Any:
     generation = core.table.generations[typename]
     return generation.young.get(id) or generation.old.get(id) or generation.dying.get(id)
+
+
+def cells_of(core_or_table: Any) -> dict[bytes, bytes | None]:
+    """The cells that have changed since the last cut, by key."""
+    table = getattr(core_or_table, "table", core_or_table)
+    return {prefix + suffix: value for prefix, group in table.cells._changes.items() for suffix, value in group.items()}
 
 
 def dirty_of(core: ShardCore) -> list[tuple[str, str]]:

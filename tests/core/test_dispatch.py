@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from single_core import core_of, letters_of, program_of, put, record_of, run_all, waiting_of
+from single_core import DictStore, cells_of, core_of, letters_of, program_of, put, record_of, run_all, waiting_of
 
 from shardfun import Address, App, Context, Message, State, Value, value
 from shardfun.core.limits import Limits
@@ -212,7 +212,7 @@ def test_restored_messages_of_a_function_that_is_gone_become_letters() -> None:
     values = [1, "a\0b", Item(7), payloads.prepare([1])]
     block = encode_block("old/gone", payloads, Batch(list("abcd"), [Address("s/s", "p")] * 4, None, values))
     core = restored(block)
-    letters = letters_of(core.table.writes)
+    letters = letters_of(cells_of(core))
     assert [letter["target"] for letter in letters] == [["old/gone", id] for id in "abcd"]
     assert [letter["payload"] for letter in letters] == [1, "a\0b", {"number": 7}, b"\x81\x01"]
     assert [letter["sender"] for letter in letters] == [["s/s", "p"]] * 4
@@ -223,7 +223,7 @@ def test_restored_messages_of_a_function_that_is_gone_become_letters() -> None:
 
 def test_restored_messages_of_a_type_that_is_gone_become_letters_the_others_run() -> None:
     core = restored(["t/first", "a\0b", None, None, [["int", [1]], ["old.Type", {"x": "text"}]], b"\0\1"])
-    (letter,) = letters_of(core.table.writes)
+    (letter,) = letters_of(cells_of(core))
     assert (letter["target"], letter["payload"], letter["payload_type"]) == (["t/first", "b"], {"x": "text"}, "old.Type")
     assert [id for _, id, _, _ in waiting_of(core, 0)] == ["a"]
 
@@ -234,8 +234,8 @@ def test_letters_of_one_cut_have_keys_of_their_own() -> None:
         core.dispatcher.letters.park_ingress("in", "1", "reason", b"")
     core.dispatcher.letters.begin_cut(9)
     core.dispatcher.letters.park_ingress("in", "1", "reason", b"")
-    assert len(core.table.writes) == 4
-    assert [letter["checkpoint"] for letter in letters_of(core.table.writes)] == [0, 0, 0, 9]
+    assert len(cells_of(core)) == 4
+    assert [letter["checkpoint"] for letter in letters_of(cells_of(core))] == [0, 0, 0, 9]
 
 
 # ---- ingress -------------------------------------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ def test_a_record_whose_router_raises_is_parked_as_a_whole_and_the_position_move
     records = [{"id": "a", "numbers": [1, 2, -3]}, {"id": ["no"], "numbers": [1]}, {}, {"id": "b", "numbers": [4]}]
     core.ingest("in", IngressBatch({"at": 4}, records, rejects=[Reject("line 9", "no JSON", b"{")]))
     assert waiting_of(core, 0) == [("t/first", "b", None, 4)]
-    letters = letters_of(core.table.writes)
+    letters = letters_of(cells_of(core))
     assert [letter["reason"].partition(":")[0] for letter in letters] == ["SystemExit", "TypeError", "KeyError", "no JSON"]
     assert [letter["target"][0] for letter in letters] == ["ingress/in"] * 4
     assert "{'at': 4}" in letters[0]["target"][1]
@@ -293,7 +293,7 @@ def test_columns_without_a_target_pass_the_router() -> None:
 def test_records_go_to_a_target_by_a_field() -> None:
     core = core_of(application(), routes={"in": IngressRoute(target="t/first", id_field="key")})
     core.ingest("in", IngressBatch(2, [{"key": 5}, {"other": 5}]))
-    assert [letter["reason"].partition(":")[0] for letter in letters_of(core.table.writes)] == ["PayloadTypeError", "KeyError"]
+    assert [letter["reason"].partition(":")[0] for letter in letters_of(cells_of(core))] == ["PayloadTypeError", "KeyError"]
 
 
 def test_the_backlog_limit_names_the_fullest_targets() -> None:
@@ -308,7 +308,7 @@ def test_a_program_needs_a_runner_per_function() -> None:
     program = program_of(application())
     broken = type(program)(program.functions, program.runners[:1], {}, {}, program.context)
     with pytest.raises(ValueError, match="zip"):
-        ShardCore(ShardIdentity("j", 0, 1), StartPoint(1, 0, b"", EMPTY_QUEUES), broken, Limits(), {}.get)
+        ShardCore(ShardIdentity("j", 0, 1), StartPoint(1, 0, b"", EMPTY_QUEUES), broken, Limits(), DictStore({}))
 
 
 # ---- frames --------------------------------------------------------------------------------------------------------------
@@ -333,7 +333,7 @@ def carried(sizes: list[int], limits: Limits) -> tuple[list[str], list[dict[str,
         while (credit := right.next_frame(0, flush=True)) is not None:
             left.receive(1, credit)
     assert left.backlog == 0
-    return [value for _, _, _, value in waiting_of(right, 1)], letters_of(left.table.writes), frames
+    return [value for _, _, _, value in waiting_of(right, 1)], letters_of(cells_of(left)), frames
 
 
 @given(st.lists(st.sampled_from([1, 50, 300, 800, 1500]), min_size=1, max_size=40))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from single_core import DictStore
 
 from shardfun.core.dispatch import Dispatcher
 from shardfun.core.limits import Limits
@@ -38,7 +39,7 @@ def core() -> ShardCore:
     functions = app.compile()
     program = Program(functions, [run_plain] * len(functions), {"in": IngressRoute()}, {}, _context)
     identity = ShardIdentity("ab" * 16, 0, 2)
-    return ShardCore(identity, StartPoint(1, 0, b"", EMPTY_QUEUES), program, LIMITS, lambda _: None)
+    return ShardCore(identity, StartPoint(1, 0, b"", EMPTY_QUEUES), program, LIMITS, DictStore({}))
 
 
 def _context(dispatcher: Dispatcher) -> Context[Any]:

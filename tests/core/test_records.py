@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from single_core import DictStore, cells_of
 
 from shardfun import App, Context, State, Value, value
 from shardfun.core.function import RECORD_BYTES, CompiledFunction, state_key
@@ -38,7 +39,7 @@ FUNCTIONS = functions()
 
 
 def table_of(store: dict[bytes, bytes], cache_bytes: int = 1 << 30) -> RecordTable:
-    return RecordTable(FUNCTIONS, store.get, Limits(cache_bytes=cache_bytes))
+    return RecordTable(FUNCTIONS, DictStore(store), Limits(cache_bytes=cache_bytes))
 
 
 def use(table: RecordTable, typename: str, id: str) -> Any:
@@ -60,12 +61,14 @@ def change(table: RecordTable, typename: str, id: str, number: int) -> None:
     table.mark_dirty(record)
 
 
-def encode_rest(table: RecordTable, start: int = 0) -> dict[bytes, Any]:
+def encode_all(table: RecordTable) -> dict[bytes, Any]:
     keys: list[bytes] = []
     values: list[Any] = []
-    table.encode_frozen(start, len(table.frozen.records), keys, values)
+    for piece in table.encode_frozen(2):
+        keys += piece[0]
+        values += piece[1]
     table.encoding_done()
-    return dict(zip(keys, map(cbor2.loads, values), strict=True))
+    return {key: value if value is None else cbor2.loads(value) for key, value in zip(keys, values, strict=True)}
 
 
 KEY = state_key("t/f", "a")
@@ -77,10 +80,10 @@ def test_what_is_encoded_is_the_value_of_the_cut() -> None:
     table.freeze()
     change(table, "t/f", "a", 2)  # touched before it is encoded: the pre-image counts
     change(table, "t/f", "a", 3)
-    assert encode_rest(table) == {KEY: {"n": 1, "items": [1]}}
+    assert encode_all(table) == {KEY: {"n": 1, "items": [1]}}
     table.drop_frozen()
     table.freeze()
-    assert encode_rest(table) == {KEY: {"n": 3, "items": [1, 2, 3]}}
+    assert encode_all(table) == {KEY: {"n": 3, "items": [1, 2, 3]}}
 
 
 def test_no_pre_image_is_taken_when_none_is_needed() -> None:
@@ -88,7 +91,7 @@ def test_no_pre_image_is_taken_when_none_is_needed() -> None:
     change(table, "t/f", "a", 1)
     table.freeze()
     use(table, "t/f", "b")  # did not change before the cut
-    encode_rest(table)
+    encode_all(table)
     use(table, "t/f", "a")  # is encoded already
     assert table.frozen.pre_images == {}
 
@@ -99,7 +102,7 @@ def test_an_abort_keeps_the_next_cut_exact() -> None:
     change(table, "t/f", "a", 1)
     change(table, "t/f", "b", 1)
     table.freeze()
-    table.encode_frozen(0, 1, [], [])
+    next(table.encode_frozen(1))
     use(table, "t/f", "a")
     use(table, "t/f", "b")
     table.merge_frozen()
@@ -109,17 +112,17 @@ def test_an_abort_keeps_the_next_cut_exact() -> None:
     table.freeze()
     change(table, "t/f", "a", 7)
     change(table, "t/f", "b", 7)
-    assert encode_rest(table) == {KEY: {"n": 1, "items": [1]}, state_key("t/f", "b"): {"n": 2, "items": [1, 2]}}
+    assert encode_all(table) == {KEY: {"n": 1, "items": [1]}, state_key("t/f", "b"): {"n": 2, "items": [1, 2]}}
 
 
-def test_an_abort_merges_plain_writes_under_newer_ones() -> None:
+def test_an_abort_merges_cells_under_newer_ones() -> None:
     table = table_of({})
-    table.write(b"x", b"old")
-    table.write(b"y", b"old")
+    table.cells.put(b"x", b"", b"old")
+    table.cells.put(b"y", b"", b"old")
     table.freeze()
-    table.write(b"y", None)
+    table.cells.put(b"y", b"", None)
     table.merge_frozen()
-    assert table.writes == {b"x": b"old", b"y": None}
+    assert cells_of(table) == {b"x": b"old", b"y": None}
     assert table.changed
 
 
@@ -203,6 +206,7 @@ class Life(RuleBasedStateMachine):
         self.now: dict[tuple[str, str], tuple[int, list[int]]] = {}
         self.cut: dict[tuple[str, str], tuple[int, list[int]]] = {}
         self.stored: dict[tuple[str, str], tuple[int, list[int]]] = {}
+        self.pieces: Any = iter(())
         self.keys: list[bytes] = []
         self.values: list[bytes | None] = []
 
@@ -224,15 +228,18 @@ class Life(RuleBasedStateMachine):
     def freeze(self) -> None:
         self.table.freeze()
         self.cut = dict(self.now)
+        self.pieces = self.table.encode_frozen(2)
         self.keys, self.values = [], []
 
     @precondition(lambda self: self.table.frozen is not None and not self.table.frozen.encoded)
-    @rule(count=st.integers(1, 3))
-    def encode(self, count: int) -> None:
-        done = len(self.keys)
-        self.table.encode_frozen(done, done + count, self.keys, self.values)
-        if len(self.keys) == len(self.table.frozen.records):
+    @rule()
+    def encode(self) -> None:
+        piece = next(self.pieces, None)
+        if piece is None:
             self.table.encoding_done()
+        else:
+            self.keys += piece[0]
+            self.values += piece[1]
 
     @precondition(lambda self: self.table.frozen is not None and self.table.frozen.encoded)
     @rule()

@@ -10,9 +10,10 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from single_core import core_of, dirty_of, letters_of, put, record_of, run_all, waiting_of
+from single_core import cells_of, core_of, dirty_of, letters_of, put, record_of, run_all, waiting_of
 
 from shardfun import Address, App, Context, State, Value, value
+from shardfun.core.function import state_key
 from shardfun.core.limits import Limits
 from shardfun.core.shard import ShardCore
 from shardfun.errors import PayloadTypeError, UnknownTargetError
@@ -170,9 +171,9 @@ def act(core: ShardCore, action: Any) -> None:
     elif table.frozen is not None:
         match action:
             case "encode":
-                table.encode_frozen(0, 1, [], [])
+                next(table.encode_frozen(1), None)
             case "encoded":
-                table.encode_frozen(0, len(table.frozen.records), [], [])
+                list(table.encode_frozen(1000))
                 table.encoding_done()
             case "applied" if table.frozen.encoded:
                 table.drop_frozen()
@@ -199,7 +200,9 @@ def everything(core: ShardCore) -> dict[str, Any]:
         "pre-images": frozen and frozen.pre_images,
         "queues": [waiting_of(core, shard) for shard in range(core.identity.shards)],
         "egress": core.egress["out"].pending[:],
-        "letters": [{key: item for key, item in letter.items() if key != "traceback"} for letter in letters_of(table.writes)],
+        "letters": [
+            {key: item for key, item in letter.items() if key != "traceback"} for letter in letters_of(cells_of(table))
+        ],
         "invocations": core.dispatcher.invocations,
         "effects": core.dispatcher.effects[:],
     }
@@ -228,7 +231,7 @@ def core(request: pytest.FixtureRequest) -> ShardCore:
 def run_type(core: ShardCore, typename: str) -> None:
     target = core.dispatcher.types[typename]
     core.dispatcher._execute(target, target.mailbox.take(10))
-    core._collect_egress()
+    core._collect()
 
 
 FAILING = [step for step in STEPS if step in {"n-wrong", "n-true", "del", "word-wrong", "item-wrong", "items-wrong",
@@ -305,7 +308,7 @@ def test_retries_happen_in_place_before_anything_else(*, plain: bool) -> None:
     run_all(core)
     assert log == ["a:flaky:0"] * 3 + ["a:next:1"] + ["b:fails:0"] * 3 + ["a:last:2"]
     assert core.egress["out"].pending == [b"'flaky'", b"'next'", b"'last'"]
-    (letter,) = letters_of(core.table.writes)
+    (letter,) = letters_of(cells_of(core))
     assert (letter["target"], letter["attempts"], letter["reason"]) == (["t/f", "b"], 3, "ValueError: fails")
     assert core.dispatcher.letters.count == 1
 
@@ -349,7 +352,7 @@ def test_nothing_that_a_function_raises_takes_the_shard_down(error: BaseExceptio
     put(core, "t/f", ("a", 1), ("a", 2), ("a", 4))
     run_all(core)
     assert record_of(core, "t/f", "a").n == 5
-    (letter,) = letters_of(core.table.writes)
+    (letter,) = letters_of(cells_of(core))
     assert letter["reason"].startswith(type(error).__name__)
     assert "in f" in letter["traceback"]
 
@@ -365,7 +368,7 @@ def test_a_payload_that_cannot_be_encoded_still_gives_a_letter(*, plain: bool) -
     core = core_of(app, plain=plain)
     put(core, "t/f", ("a", Item(object())), ("a", "\udc80"))  # type: ignore[arg-type]
     run_all(core)
-    letters = letters_of(core.table.writes)
+    letters = letters_of(cells_of(core))
     assert [letter["payload"][:5] for letter in letters] == ["Item(", "'\\udc"]
     assert all("cannot be encoded" in letter["reason"] for letter in letters)
 
@@ -396,10 +399,10 @@ def test_state_that_no_longer_fits_parks_the_message_and_keeps_the_state() -> No
     def f(ctx: Context[Number], message: int) -> None:
         raise AssertionError
 
-    core = core_of(app, read=lambda _key: b"\xa1\x61n\x61x")  # {"n": "x"}
+    core = core_of(app, stored={state_key("t/f", "a"): b"\xa1\x61n\x61x"})  # {"n": "x"}
     put(core, "t/f", ("a", 1), sender=Address("s/s", "p"))
     run_all(core)
-    (letter,) = letters_of(core.table.writes)
+    (letter,) = letters_of(cells_of(core))
     assert letter["attempts"] == 0
     assert letter["sender"] == ["s/s", "p"]
     assert "state field 'n'" in letter["reason"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import cbor2
 import msgspec
-from single_core import core_of, put
+from single_core import cells_of, core_of, put
 
 from shardfun import App, Context, State, Value, value
 from shardfun.core.snapshot import decode_queues, encode_queues
@@ -39,7 +39,7 @@ def function(ctx: Context[Word], message: Inner | str | int) -> None:
 
 
 def letters(core: object) -> list[dict]:
-    return [cbor2.loads(raw) for raw in core.table.writes.values()]  # type: ignore[attr-defined]
+    return [cbor2.loads(raw) for raw in cells_of(core).values()]  # type: ignore[attr-defined]
 
 
 def test_messages_that_cannot_leave_are_parked_and_their_neighbours_sent() -> None:

@@ -7,7 +7,7 @@ from collections import deque
 from typing import Any
 
 import cbor2
-from single_core import JOB, program_of
+from single_core import JOB, DictStore, program_of
 
 from shardfun import App, Context, State, Value, value
 from shardfun.core.effects import ApplyDelta, DeleteDelta, SendControl, WriteDelta
@@ -81,7 +81,7 @@ class TwoCores:
                 StartPoint(self.incarnation, self.complete, digest, queues),
                 program_of(application()),
                 LIMITS,
-                self.stores[shard].get,
+                DictStore(self.stores[shard]),
                 previous[shard] if survivors else None,
             )
             log = core.egress["out"]  # a sink that knows how much it holds

@@ -21,6 +21,7 @@ from shardfun.shard import doors
 from shardfun.shard.doors import PUBLISH_RETRY_S, Egress, Ingress
 from shardfun.shard.program import Application
 from shardfun.shard.worker import Failed
+from shardfun.state.memory import MemoryStore
 
 
 def core_of(limits: Limits | None = None, egress: dict[str, Any] | None = None) -> ShardCore:
@@ -34,7 +35,9 @@ def core_of(limits: Limits | None = None, egress: dict[str, Any] | None = None) 
     route = {"in": IngressRoute(target="t/f", id_field="id")}
     program = Program(made.functions, made.runners, route, egress or {"out": lambda value: b"%d" % value}, made.context)
     start = StartPoint(1, 0, b"", EMPTY_QUEUES)
-    return ShardCore(ShardIdentity("j", 0, 1), start, program, limits or Limits(), {}.get)
+    return ShardCore(
+        ShardIdentity("j", 0, 1), start, program, limits or Limits(), MemoryStore(job="ab" * 16, shard=0, shards=1)
+    )
 
 
 # ---- ingress -------------------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from shardfun.shard import loop as loop_module
 from shardfun.shard.doors import Egress, Ingress
 from shardfun.shard.loop import FRAMES_PER_TURN, SLICE_S, HotLoop
 from shardfun.shard.program import Application
+from shardfun.state.memory import MemoryStore
 
 OTHER = next(id for id in "abcdef" if owner_of(id, 2) == 1)
 OWN = next(id for id in "abcdef" if owner_of(id, 2) == 0)
@@ -112,7 +113,9 @@ class World:
         routes = {"in": IngressRoute(target="t/f", id_field="id")}
         program = Program(made.functions, made.runners, routes, {}, made.context)
         start = StartPoint(1, 0, b"", EMPTY_QUEUES)
-        self.core = ShardCore(ShardIdentity("j", 0, shards), start, program, limits, {}.get)
+        self.core = ShardCore(
+            ShardIdentity("j", 0, shards), start, program, limits, MemoryStore(job="ab" * 16, shard=0, shards=1)
+        )
         self.target = self.core.dispatcher.types["t/f"]
         self.reads, self.writes = select.epoll(), select.epoll()  # any descriptors that epoll takes
         self.channels = [FakeChannel(self.reads.fileno())] if shards == 2 else []

@@ -1,0 +1,139 @@
+"""Cells: all stored keys that are no records. Map entries, buffer elements, timers, tokens, operations, dead letters.
+
+A cell is a key and bytes. It is written when the invocation that changed it commits, and encoded then, so a cut needs no
+pre-images here: the changes since the last cut are a dictionary that is swapped. Keys are split into a *prefix* (one map of one
+address, say) and a *suffix* within it, so that one map's changes are found without looking at everybody's.
+
+Reads see the changes since the cut, those that are frozen for a checkpoint, and the store, in this order.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from itertools import islice
+from typing import Protocol
+
+CELL_BYTES = 200  # of memory for a changed cell besides its key and value: two dictionary entries and two objects
+
+Changes = dict[bytes, dict[bytes, bytes | None]]
+"""By prefix and suffix; ``None`` deletes."""
+
+
+class Stored(Protocol):
+    """What the core reads of a store: exactly the last applied checkpoint."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of ``key``."""
+
+    def scan(self, prefix: bytes = b"", start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Keys that begin with ``prefix``, from ``prefix + start`` on, and their values in order, as they are now."""
+
+
+class Cells:
+    """See the module. One in each ``RecordTable``."""
+
+    __slots__ = ("_changes", "_frozen", "_frozen_bytes", "_store", "changed_bytes", "count")
+
+    def __init__(self, store: Stored) -> None:
+        self._store = store
+        self._changes: Changes = {}
+        self._frozen: Changes = {}
+        self._frozen_bytes = 0
+        self.changed_bytes = 0
+        """Estimated memory of the changes since the last cut."""
+        self.count = 0
+        """Changed cells since the last cut, some perhaps counted twice."""
+
+    @property
+    def pending_bytes(self) -> int:
+        """Estimated memory of all changes that are in no applied checkpoint."""
+        return self.changed_bytes + self._frozen_bytes
+
+    def get(self, prefix: bytes, suffix: bytes) -> bytes | None:
+        """The value of a cell; ``None`` if there is none."""
+        for changes in (self._changes, self._frozen):
+            group = changes.get(prefix)
+            if group is not None and suffix in group:
+                return group[suffix]
+        return self._store.get(prefix + suffix)
+
+    def put(self, prefix: bytes, suffix: bytes, value: bytes | None) -> None:
+        """Write a cell (``None``: delete it) as part of the next checkpoint. There is no way back: commit only."""
+        group = self._changes.get(prefix)
+        if group is None:
+            group = self._changes[prefix] = {}
+        group[suffix] = value
+        self.count += 1
+        self.changed_bytes += CELL_BYTES + len(suffix) + (len(value) if value is not None else 0)
+
+    def scan(self, prefix: bytes, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """The cells of a prefix in order of their suffixes, as they are now, from ``start`` to before ``stop``.
+
+        Only the changed ones are held in memory; the rest streams from the store.
+        """
+        changed = dict(self._frozen.get(prefix, ()))
+        changed.update(self._changes.get(prefix, ()))
+        stored = self._store.scan(prefix, start)  # now, not at the first step: it is a snapshot
+        mine = sorted(
+            (suffix, value) for suffix, value in changed.items() if suffix >= start and (stop is None or suffix < stop)
+        )
+        return _merged(mine, changed, stored, len(prefix), stop)
+
+    # ---- checkpoints ----------------------------------------------------------------------------------------------------
+    @property
+    def changed(self) -> bool:
+        """Whether anything has changed since the last cut."""
+        return bool(self._changes)
+
+    def freeze(self) -> None:
+        """The cut."""
+        self._frozen, self._changes = self._changes, {}
+        self._frozen_bytes, self.changed_bytes = self.changed_bytes, 0
+        self.count = 0
+
+    def frozen_pieces(self, size: int) -> Iterator[tuple[list[bytes], list[bytes | None]]]:
+        """Keys and values of the frozen changes, in pieces of about ``size``."""
+        keys: list[bytes] = []
+        values: list[bytes | None] = []
+        for prefix, group in self._frozen.items():
+            items = iter(group.items())
+            while piece := list(islice(items, size - len(keys))):
+                keys += [prefix + suffix for suffix, _ in piece]
+                values += [value for _, value in piece]
+                if len(keys) >= size:
+                    yield keys, values
+                    keys, values = [], []
+        if keys:
+            yield keys, values
+
+    def drop_frozen(self) -> None:
+        """The checkpoint is applied: the store has these changes now."""
+        self._frozen = {}
+        self._frozen_bytes = 0
+
+    def merge_frozen(self) -> None:
+        """The checkpoint is aborted: its changes belong to the next one."""
+        merged = self._frozen
+        for prefix, group in self._changes.items():
+            older = merged.get(prefix)
+            merged[prefix] = group if older is None else {**older, **group}  # new objects: a running scan keeps its own
+        self._changes, self._frozen = merged, {}
+        self.changed_bytes += self._frozen_bytes
+        self._frozen_bytes = 0
+
+
+def _merged(
+    mine: list[tuple[bytes, bytes | None]],
+    changed: dict[bytes, bytes | None],
+    stored: Iterator[tuple[bytes, bytes]],
+    skip: int,
+    stop: bytes | None,
+) -> Iterator[tuple[bytes, bytes]]:
+    unchanged = ((key[skip:], value) for key, value in stored if key[skip:] not in changed)
+    both: Iterator[tuple[bytes, bytes | None]] = heapq.merge(mine, unchanged)  # no suffix is in both, so values never compare
+    for suffix, value in both:
+        if stop is not None and suffix >= stop:
+            return
+        if value is not None:
+            yield suffix, value
