@@ -108,11 +108,11 @@ class EarlierType:
         Raises:
             PayloadTypeError: the upgrade failed, or what it gave does not fit.
         """
-        plain = cbor2.loads(item) if type(item) is bytes else item
+        plain: Any = cbor2.loads(item) if type(item) is bytes else item
         if type(plain) is not dict:
             msg = f"{self._present.name}: expected the fields of version {self._version} by name, got {plain!r:.100}"
             raise PayloadTypeError(msg)
-        fields = {self._attributes.get(name, name): value for name, value in plain.items() if name != self._tag}
+        fields: dict[Any, Any] = {self._attributes.get(name, name): value for name, value in plain.items() if self._tag != name}
         fields = self._upgrade.apply(self._version, fields)
         if not self._present.fields:
             fields = {self._encoded.get(name, name): value for name, value in fields.items()}
