@@ -18,12 +18,14 @@ from shardfun.errors import DefinitionError, PayloadTypeError
 from shardfun.model.address import Address
 from shardfun.model.conversion import plain_of, value_of
 from shardfun.model.keyspace import slot_of
-from shardfun.model.payload import SCALARS, Payloads, PayloadType
+from shardfun.model.payload import SCALARS, Payloads, PayloadType, type_name
+from shardfun.model.upgrade import FIRST_VERSION, Upgrade, newer
 
 STATE_KIND = b"s"
 DEAD_LETTER_KIND = b"d"
 RECORD_BYTES = 360  # the smallest record: object, key, address tuple, dict entry
 SMALL_INTS = 65_536
+VERSION = "~v"  # in a stored record, the version of the state class, if it is not the first
 HIDDEN = "~"  # in a stored record, what the runtime itself keeps for an address: deadlines, bounds of buffers
 
 
@@ -138,6 +140,7 @@ class FunctionSpec:
         on_end: called with (context) for each address with stored state when a bounded run is at its end.
         state_class: the author's ``State`` subclass; the record class derives from it.
         accepts: declared payload types; empty: anything.
+        upgrade: of the state class.
     """
 
     typename: str
@@ -148,6 +151,7 @@ class FunctionSpec:
     accepts: tuple[PayloadType, ...]
     collections: tuple[CollectionSpec, ...] = ()
     options: FunctionOptions = PLAIN_OPTIONS
+    upgrade: Upgrade | None = None
 
     @property
     def full(self) -> bool:
@@ -198,9 +202,11 @@ class CompiledFunction:
         """Set the fields from stored bytes. What is not stored gets its default, what is not declared is dropped.
 
         Raises:
-            PayloadTypeError: a stored value does not fit its declaration.
+            PayloadTypeError: a stored value does not fit its declaration, or cannot be upgraded.
         """
         plain = {} if stored is None else cbor2.loads(stored)
+        if stored is not None and (self.spec.upgrade is not None or VERSION in plain):
+            plain = self._upgraded(plain)
         if self.full:
             record._hidden = plain.get(HIDDEN)  # noqa: SLF001
         for field in self.spec.fields:
@@ -210,6 +216,19 @@ class CompiledFunction:
             else:
                 encoded = cbor2.dumps(plain[name]) if name in plain else field.encode(field.default)
                 self.set_mutable(record, field, encoded)
+
+    def _upgraded(self, plain: dict[str, Any]) -> dict[str, Any]:
+        """The stored fields as of the present version of the state class; what the runtime keeps beside them stays."""
+        upgrade, version = self.spec.upgrade, plain.get(VERSION, FIRST_VERSION)
+        if upgrade is None:
+            raise PayloadTypeError(newer(type_name(self.spec.state_class), version, FIRST_VERSION))
+        fields = {name: value for name, value in plain.items() if not name.startswith(HIDDEN)}
+        hidden = {name: value for name, value in plain.items() if name.startswith(HIDDEN)}
+        try:
+            return {**plain_of(upgrade.apply(version, fields)), **hidden}
+        except (TypeError, ValueError) as error:
+            msg = f"the upgrade of {upgrade.name} from version {version}: a field cannot be encoded: {error}"
+            raise PayloadTypeError(msg) from error
 
     def restore(self, record: Any, values: tuple[Any, ...]) -> None:
         """Set a record's fields back to ``values_of`` of an earlier moment."""
@@ -278,7 +297,12 @@ def _generate_encoder(spec: FunctionSpec) -> Callable[[tuple[Any, ...]], bytes |
     """Code that joins constant bytes (map head, field names) with encoded values: 3 times faster than ``dumps`` of a dict."""
     namespace: dict[str, Any] = {"dumps": cbor2.dumps, "ints": _INTS, "HIDDEN": cbor2.dumps(HIDDEN)}
     names = [f"v{position}" for position in range(len(spec.fields))]
-    parts = [repr(_map_head(len(names)))]
+    fixed = b"" if spec.upgrade is None or spec.upgrade.version == FIRST_VERSION else cbor2.dumps(VERSION)
+    if fixed:
+        assert spec.upgrade is not None
+        fixed += cbor2.dumps(spec.upgrade.version)
+    items = len(names) + bool(fixed)
+    parts = [repr(_map_head(items) + fixed)]
     for name, field in zip(names, spec.fields, strict=True):
         parts.append(repr(cbor2.dumps(field.name)))
         if not field.immutable:
@@ -290,13 +314,13 @@ def _generate_encoder(spec: FunctionSpec) -> Callable[[tuple[Any, ...]], bytes |
         else:
             namespace["plain_" + name] = field.to_plain
             parts.append(f"dumps(plain_{name}({name}))")
-    namespace["absent"] = _map_head(len(names)) + b"".join(
+    namespace["absent"] = _map_head(items) + fixed + b"".join(
         cbor2.dumps(field.name) + field.encode(field.default) for field in spec.fields
     )
     hidden = ""
     if spec.full:
         hidden = "    if hidden:\n        return more + encoded[len(head):] + HIDDEN + dumps(hidden)\n"
-        namespace["head"], namespace["more"] = _map_head(len(names)), _map_head(len(names) + 1)
+        namespace["head"], namespace["more"] = _map_head(items), _map_head(items + 1)
         names.append("hidden")
     unpack = f"    {', '.join(names)}, = values\n" if names else ""
     source = f"def encode_values(values):\n{unpack}    encoded = {' + '.join(parts)}\n{hidden}"

@@ -233,7 +233,7 @@ def payload_type(annotation: Any, where: str) -> PayloadType:
     prepared = annotation if cls in SCALARS else convertible(annotation, where)
     immutable = is_immutable(annotation)
     flat = _flat_fields(annotation) if immutable else {}
-    return PayloadType(_type_name(annotation, cls), prepared, cls, immutable, tuple(flat), tuple(flat.values()))
+    return PayloadType(type_name(annotation), prepared, cls, immutable, tuple(flat), tuple(flat.values()))
 
 
 def payload_types(annotation: Any, where: str) -> tuple[PayloadType, ...]:
@@ -298,9 +298,11 @@ def _flat_fields(annotation: Any) -> dict[str, Any]:
     return {name: hints[name] for name in names} if tuple(p.name for p in positional) == names else {}
 
 
-def _type_name(annotation: Any, cls: type) -> str:
+def type_name(annotation: Any) -> str:
+    """The name of a declared type in frames and queues."""
     if isinstance(annotation, type) and not typing.get_args(annotation):
-        return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+        name = annotation.__qualname__
+        return name if annotation.__module__ == "builtins" else f"{annotation.__module__}.{name}"
     return str(annotation)
 
 
