@@ -65,6 +65,8 @@ class Breadcrumb:
         self._seen: dict[bytes, int] = {}
         self._all_seen = True
         self._convicted: Poison | None = None
+        self.parked: list[bytes] = []
+        """The keys of the poison that was parked in this incarnation."""
 
     def begin(self, target: FunctionType, id: str, sender: Any, sender_type: str | None, value: Any) -> int | None:
         """Processing a message begins, all its attempts; what to give to ``end``. ``None``: do not run but ``park`` it."""
@@ -93,6 +95,7 @@ class Breadcrumb:
         """Park the message that ``begin`` has just refused."""
         convicted, self._convicted = self._convicted, None
         assert convicted is not None
+        self.parked.append(convicted.key)
         address = Address(target.typename, id)
         dispatcher.letters.park(
             address, _sender(sender, sender_type), target.payloads, value, convicted.reason, "", convicted.deaths

@@ -277,7 +277,6 @@ class Coordinator:
         self.membership.change(shard, Change.RESET)
         nonce = f"{self._job[:8]}-{self.incarnation}"
         careful, poison = self.suspicion.is_careful(shard), self.suspicion.poison(shard)
-        self.suspicion.reset_sent(shard)
         self.effects.append(Send(shard, Reset(self.incarnation, self.complete, self._digests[shard], nonce, careful, poison)))
 
     def on_ready(self, shard: int, message: Ready, now: float) -> None:
@@ -399,7 +398,7 @@ class Coordinator:
         self._aborts = 0
         self._repeated_at = now
         self.membership.checkpoint_completed()
-        self.suspicion.checkpoint_completed()
+        self.suspicion.checkpoint_completed([part.parked for part in parts])
         statistics = self.statistics
         statistics.completed += 1
         statistics.last_completed_at = now

@@ -297,6 +297,7 @@ class Participant:
             self._current.published,
             loop_s,
             self._current.positions,
+            self._current.parked,
         )
         self.effects.append(SendControl(prepared))
 

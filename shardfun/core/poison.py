@@ -11,6 +11,7 @@ a number means nothing for another checkpoint.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -54,8 +55,6 @@ class _Case:
     """One shard."""
 
     careful: bool = False
-    told: bool = False
-    """Whether the present process knows of the poison."""
     checkpoints: int = 0
     """Complete in this incarnation."""
     suspects: dict[bytes, _Suspect] = field(default_factory=dict)
@@ -96,7 +95,6 @@ class Suspicion:
             return None
         known = case.careful and death.crumbs is not None
         case.careful = True
-        case.told = False
         case.checkpoints = 0
         if not known:
             return None
@@ -122,27 +120,24 @@ class Suspicion:
         case.poison[crumb.key] = (Poison(crumb.key, deaths, reason), crumb.occurrence)
         return crumb
 
-    def reset_sent(self, shard: int) -> None:
-        """The shard was told to begin the new incarnation, in careful mode or not, and what to park."""
-        self._cases[shard].told = True
-
     def incarnation_began(self) -> None:
         """All go back to the same checkpoint."""
         for case in self._cases:
             case.checkpoints = 0
 
-    def checkpoint_completed(self) -> None:
+    def checkpoint_completed(self, parked: Sequence[Sequence[bytes]]) -> None:
         """There is another checkpoint to go back to.
 
-        Poison of which the process knew may be parked in it. If it is not, it is found out again. If it went on being poison, an
-        equal message behind it would be taken for it.
+        Args:
+            parked: by shard, the poison whose letter is part of it. It is remembered until then, and no longer: else an equal
+                message behind it would be taken for it.
         """
-        for case in self._cases:
+        for case, done in zip(self._cases, parked, strict=True):
             case.checkpoints += 1
-            if case.careful and case.told and case.checkpoints >= CAREFUL_CHECKPOINTS:
+            if case.careful and case.checkpoints >= CAREFUL_CHECKPOINTS:
                 case.careful = False
                 case.suspects = {}
                 case.poison = {}
                 continue
             case.suspects = {key: suspect for key, suspect in case.suspects.items() if suspect.occurrence == 1}
-            case.poison = {} if case.told else {key: found for key, found in case.poison.items() if found[1] == 1}
+            case.poison = {key: found for key, found in case.poison.items() if found[1] == 1 and key not in done}

@@ -353,6 +353,7 @@ class ShardCore:
             dead_letters=dispatcher.letters.count,
             records_in=self.records_in,
             invocations=dispatcher.invocations,
+            parked=[] if dispatcher.breadcrumb is None else list(dispatcher.breadcrumb.parked),
         )
 
     def committed(self, cut: Cut) -> None:

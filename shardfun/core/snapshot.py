@@ -37,6 +37,7 @@ class Cut:
         emitted: by egress, records emitted before the cut.
         at_end: every ingress was used up.
         ended: the ``on_end`` messages were sent before the cut.
+        parked: the keys of the poison that was parked before the cut.
         records_in, invocations, dead_letters: totals of the history that this checkpoint stands for.
     """
 
@@ -52,6 +53,7 @@ class Cut:
     dead_letters: int
     records_in: int
     invocations: int
+    parked: list[bytes] = field(default_factory=list)
     logs: dict[int, list[bytes]] = field(default_factory=dict)
 
     @property

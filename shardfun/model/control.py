@@ -111,6 +111,7 @@ class Prepared(_Message, frozen=True, array_like=True, tag="prepared"):
 
     ``at_end``: all its ingresses are used up; ``quiet``: no message is waiting or on its way in this shard's part; ``ended``:
     the ``on_end`` messages were sent in an earlier checkpoint; ``published``: no egress record waits. ``loop_s``: seconds of the loop that the checkpoint took.
+    ``parked``: the keys of the ``poison`` whose letters are part of it.
     """
 
     incarnation: int
@@ -124,6 +125,7 @@ class Prepared(_Message, frozen=True, array_like=True, tag="prepared"):
     published: bool
     loop_s: float
     positions: dict[str, Any]
+    parked: list[bytes] = []
 
 
 class Refused(_Message, frozen=True, array_like=True, tag="refused"):

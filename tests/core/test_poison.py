@@ -29,7 +29,6 @@ def after(suspicion: Suspicion, *deaths: Death) -> list[Crumb | None]:
     for death in deaths:
         found.append(suspicion.died(0, death))
         suspicion.incarnation_began()
-        suspicion.reset_sent(0)
     return found
 
 
@@ -91,13 +90,12 @@ def test_a_message_that_cannot_be_told_from_others_is_never_blamed() -> None:
 def test_careful_mode_ends_with_the_second_complete_checkpoint() -> None:
     suspicion = Suspicion(1, 3)
     after(suspicion, Death(Cause.INSIDE), inside(BAD), inside(BAD))
-    suspicion.checkpoint_completed()
+    suspicion.checkpoint_completed([()])
     assert suspicion.is_careful(0), "the first is cut at the very start and shows nothing"
     suspicion.incarnation_began()
-    suspicion.reset_sent(0)
-    suspicion.checkpoint_completed()
+    suspicion.checkpoint_completed([()])
     assert suspicion.is_careful(0), "it counts in each incarnation"
-    suspicion.checkpoint_completed()
+    suspicion.checkpoint_completed([()])
     assert not suspicion.is_careful(0)
     assert after(suspicion, inside(BAD), inside(BAD), inside(BAD)) == [None, None, None], "the count began anew"
 
@@ -107,7 +105,7 @@ def test_a_count_outlives_the_first_checkpoint_which_may_have_nothing_new() -> N
     found = []
     for death in (Death(Cause.INSIDE), inside(BAD), inside(BAD), inside(BAD)):
         found += after(suspicion, death)
-        suspicion.checkpoint_completed()
+        suspicion.checkpoint_completed([()])
     assert found == [None, None, None, BAD]
 
 
@@ -115,30 +113,28 @@ def test_a_number_among_equals_means_nothing_for_another_checkpoint() -> None:
     second = Crumb(b"second of its kind", 2, "test/worker:hot")
     suspicion = Suspicion(1, 2)
     after(suspicion, Death(Cause.INSIDE), inside(second))
-    suspicion.checkpoint_completed()
+    suspicion.checkpoint_completed([()])
     assert after(suspicion, inside(second)) == [None]
     assert after(suspicion, inside(second)) == [second], "with the same checkpoint it does"
     suspicion = Suspicion(1, 1)
     suspicion.died(0, inside())
-    suspicion.reset_sent(0)
     assert suspicion.died(0, inside(second)) == second
-    suspicion.checkpoint_completed()  # while the death waits for the decision
+    suspicion.checkpoint_completed([()])  # while the death waits for the decision
     assert suspicion.poison(0) == []
 
 
-def test_poison_is_forgotten_when_a_checkpoint_may_hold_its_letter() -> None:
-    suspicion = Suspicion(1, 1)
+def test_poison_is_remembered_until_a_checkpoint_holds_its_letter() -> None:
+    suspicion = Suspicion(2, 1)
     after(suspicion, inside())
     assert suspicion.died(0, inside(BAD)) == BAD
-    suspicion.checkpoint_completed()  # while the death waits for the decision: the next process has to know all the same
+    suspicion.checkpoint_completed([(), (BAD.key,)])  # the other shard's letters are its own
     suspicion.incarnation_began()
-    assert [item.key for item in suspicion.poison(0)] == [b"bad"]
-    suspicion.reset_sent(0)
     assert after(suspicion, outside()) == [None]
-    assert len(suspicion.poison(0)) == 1, "nothing is durable yet"
-    suspicion.checkpoint_completed()
+    assert [item.key for item in suspicion.poison(0)] == [b"bad"]
+    suspicion.checkpoint_completed([(BAD.key,), ()])
     assert suspicion.poison(0) == []
     assert suspicion.is_careful(0)
+    assert after(suspicion, inside(BAD)) == [BAD], "an equal one behind it begins from nothing"
 
 
 def test_two_poisons_one_behind_the_other() -> None:
@@ -156,9 +152,8 @@ def test_random_kills_of_a_busy_shard_convict_nobody(seed: int) -> None:
         running = [Crumb(b"%d" % chance.randrange(100), 1, "test/worker:x") for _ in range(chance.randrange(2))]
         assert suspicion.died(0, outside(*running)) is None
         for _ in range(chance.randrange(3)):
-            suspicion.checkpoint_completed()
+            suspicion.checkpoint_completed([()])
         suspicion.incarnation_began()
-        suspicion.reset_sent(0)
 
 
 def test_the_coordinator_tells_the_next_process_and_only_that_one() -> None:
@@ -173,7 +168,9 @@ def test_the_coordinator_tells_the_next_process_and_only_that_one() -> None:
         for shard, member in enumerate(coordinator.membership.members):
             if member.name == "VACANT":
                 coordinator.assigned(shard)
-        resets = {e.shard: e.message for e in coordinator.take_effects() if isinstance(e, Send) and isinstance(e.message, Reset)}
+        resets = {
+            e.shard: e.message for e in coordinator.take_effects() if isinstance(e, Send) and isinstance(e.message, Reset)
+        }
         for shard in (0, 1):
             coordinator.on_ready(shard, Ready(incarnation, {}, []), now)
         coordinator.take_effects()

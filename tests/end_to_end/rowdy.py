@@ -3,11 +3,16 @@
 A record ``{"id": ..., "do": ..., ...}`` goes to ``test/worker`` at its id. ``total`` counts the messages that were a success.
 """
 
+import ctypes
+import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from shardfun.sdk.app import App, Message
 from shardfun.sdk.context import Context
@@ -19,8 +24,13 @@ ATTEMPTS: dict[str, int] = {}
 """By id, in this process. On purpose not in the state: it survives a failed attempt."""
 
 
+class Inner(msgspec.Struct, frozen=True):
+    text: str = ""
+
+
 class Tally(State):
     total: Value[int] = value(0)
+    inner: Value[Inner] = value(Inner())
     seen: Value[list[int]] = value(default_factory=list)
 
 
@@ -40,6 +50,8 @@ def route(record: dict[str, Any]) -> Iterator[Message]:
 def work(ctx: Context[Tally], record: dict[str, Any]) -> None:
     state = ctx.state
     todo = record.get("do", "count")
+    if "while" in record and not Path(record["while"]).exists():
+        todo = "count"
     state.total += record.get("n", 1)
     if todo != "flood":
         state.seen = [*state.seen, record.get("n", 1)]
@@ -74,6 +86,13 @@ def work(ctx: Context[Tally], record: dict[str, Any]) -> None:
         if not flag.exists():
             flag.touch()
             time.sleep(record["s"])
+    elif todo == "die":
+        state.total += 1_000_000
+        ctx.send("test/sink", "trace", 1)
+        ctx.emit("out", {"id": ctx.self.id, "trace": True})
+        die(record)
+    elif todo == "bad-state":
+        state.inner = Inner(object())  # type: ignore[arg-type]
     elif todo == "flood":
         for _ in range(100):
             ctx.send("test/worker", ctx.self.id, record)
@@ -83,6 +102,21 @@ def work(ctx: Context[Tally], record: dict[str, Any]) -> None:
         ctx.emit("out", {"id": ctx.self.id, "n": record["n"], "total": state.total})
     else:
         assert todo == "count", todo
+
+
+def die(record: dict[str, Any]) -> None:
+    """End this process as the record says."""
+    match record["by"]:
+        case "exit":
+            os._exit(record["code"])
+        case "fault":
+            ctypes.string_at(0)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "raise":
+            raise RefusedError("there is a bug")
+        case by:
+            raise AssertionError(by)
 
 
 @app.on_end("test/worker")
