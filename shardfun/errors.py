@@ -9,6 +9,8 @@ a process that ends because of the error returns.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class ShardfunError(Exception):
     """The root of the tree. Not raised itself."""
@@ -68,6 +70,18 @@ class ContextClosedError(InvocationError):
     """A context was used after its invocation had ended."""
 
     code = "context-closed"
+
+
+class FunctionTimeoutError(InvocationError):
+    """An ``async`` or blocking function took longer than its ``timeout``."""
+
+    code = "function-timeout"
+
+
+class FunctionRestartError(ShardfunError):
+    """A function has failed, and its policy is to fall back to the last checkpoint: the incarnation has to end."""
+
+    code = "function-restart"
 
 
 class ProtocolError(ShardfunError):
@@ -172,3 +186,12 @@ def error_of(code: str, message: str, exit_code: int) -> ShardfunError:
         error.problems = tuple(message.splitlines())
     error.exit_code = exit_code
     return error
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about a name that does not exist: the nearest one that does, or all of them."""
+    import difflib
+
+    names = list(known)
+    near = difflib.get_close_matches(str(name), names, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names) or 'none'}"

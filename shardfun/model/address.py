@@ -8,6 +8,7 @@ from shardfun.errors import DefinitionError
 
 ID_BYTES_MAX = 4096
 TYPENAME_BYTES_MAX = 256
+EVERY_NAME = "/*"
 
 
 class Address(NamedTuple):
@@ -21,17 +22,43 @@ class Address(NamedTuple):
 
 
 def check_typename(typename: str) -> str:
-    """Return ``typename`` if it is a valid function type name.
+    """Return ``typename`` if it is the name of one function type.
 
     Raises:
         DefinitionError: it is not of the form ``namespace/name``.
     """
     namespace, slash, name = typename.partition("/")
-    wrong = not slash or not namespace or not name or "/" in name or not typename.isprintable() or ":" in typename
+    wrong = (
+        not slash
+        or not namespace
+        or not name
+        or "/" in name
+        or not typename.isprintable()
+        or ":" in typename
+        or "*" in typename
+    )
     if wrong or len(typename.encode()) > TYPENAME_BYTES_MAX:
-        msg = f"function type {typename!r}: expected 'namespace/name' (one slash, printable, no colon), as in 'shop/cart'"
+        msg = f"function type {typename!r}: expected 'namespace/name' (one slash, printable, no colon or asterisk), as in 'shop/cart'"
         raise DefinitionError(msg)
     return typename
+
+
+def check_function_name(typename: str) -> str:
+    """Return ``typename`` if a function can be declared under it: the name of a type, or ``namespace/*``.
+
+    Raises:
+        DefinitionError: it is neither.
+    """
+    namespace = namespace_of(typename)
+    if namespace is not None:
+        check_typename(f"{namespace}/any")
+        return typename
+    return check_typename(typename)
+
+
+def namespace_of(typename: str) -> str | None:
+    """The namespace of ``namespace/*``; ``None`` for the name of one function type."""
+    return typename[: -len(EVERY_NAME)] if typename.endswith(EVERY_NAME) else None
 
 
 def parse_address(text: str) -> Address:

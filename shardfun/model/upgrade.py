@@ -130,9 +130,12 @@ def earlier_types(present: PayloadType, upgrade: Upgrade) -> dict[str, EarlierTy
     return found
 
 
-def is_upgradable(cls: type) -> bool:
+def is_upgradable(cls: Any) -> bool:
     """Whether values of a class are encoded as fields by name."""
-    info = msgspec.inspect.type_info(cls)
+    try:
+        info = msgspec.inspect.type_info(cls)
+    except (TypeError, NameError, ValueError, AttributeError):
+        return False
     if isinstance(info, msgspec.inspect.StructType):
         return not info.array_like
     if isinstance(info, msgspec.inspect.CustomType):

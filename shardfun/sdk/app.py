@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import inspect
 import typing
@@ -10,13 +11,26 @@ from typing import Any, NamedTuple, TypeVar
 
 from shardfun.core.function import CompiledFunction, FunctionSpec
 from shardfun.core.options import FailurePolicy, FunctionOptions, milliseconds
-from shardfun.errors import DefinitionError
-from shardfun.model.address import check_typename
-from shardfun.model.payload import payload_types
-from shardfun.sdk.context import Context
-from shardfun.sdk.state import State, collection_specs, empty_state, field_specs, is_state_class
+from shardfun.errors import DefinitionError, nearest
+from shardfun.model.address import check_function_name
+from shardfun.model.payload import type_name
+from shardfun.model.upgrade import Fields, Upgrade
+from shardfun.sdk.definition import (
+    CONTEXT,
+    Handler,
+    check_end,
+    check_options,
+    check_signature,
+    declared_handler,
+    declared_upgrade,
+    function_spec,
+    place_of,
+    with_handlers,
+)
+from shardfun.sdk.state import is_state_class
 
 F = TypeVar("F", bound=Callable[..., Awaitable[None] | None])
+U = TypeVar("U", bound=Callable[[int, Fields], Fields])
 R = TypeVar("R", bound=Callable[..., Iterable[Any]])
 
 
@@ -33,11 +47,18 @@ class App:
 
     Args:
         name: for people and logs.
+        egresses: the egresses that the application emits to. If given, a configuration must have exactly these.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, egresses: Iterable[str] | None = None) -> None:
+        if isinstance(egresses, str):
+            msg = f"application {name!r}: egresses: expected names, as in egresses=({egresses!r},), got one text"
+            raise DefinitionError(msg)
         self.name = name
+        self.egresses = None if egresses is None else tuple(egresses)
         self._functions: dict[str, FunctionSpec] = {}
+        self._handlers: dict[str, list[Handler]] = {}
+        self._upgrades: dict[Any, Upgrade] = {}
         self._on_end: dict[str, Callable[[Any], None]] = {}
         self._routers: dict[str, list[Callable[[Any], Iterable[Any]]]] = {}
 
@@ -55,7 +76,8 @@ class App:
         """Declare a function type: ``def name(ctx: Context[MyState], message: A | B) -> None``, or an ``async def``.
 
         Args:
-            typename: ``namespace/name``, unique in the application.
+            typename: ``namespace/name``, unique in the application; ``namespace/*`` for all names of the namespace that have no
+                function of their own (``ctx.self.typename`` tells which).
             on_failure: ``retry(...)``, ``dead_letter()`` or ``restart()``; by default as ``[failure]`` in the configuration says.
             expire_idle: delete an instance that got no message for that long (timedelta or seconds).
             blocking: a plain ``def`` that waits (for a disk, a database); it runs in a thread, other addresses go on.
@@ -66,12 +88,12 @@ class App:
         Raises:
             DefinitionError: the name is taken or malformed, or the signature or an option does not fit.
         """
-        check_typename(typename)
+        check_function_name(typename)
 
         def declare(function: F) -> F:
             if typename in self._functions:
                 other = self._functions[typename].handler
-                msg = f"function {typename!r} is declared twice: {_where(other)} and {_where(function)}"
+                msg = f"function {typename!r} is declared twice: {place_of(other)} and {place_of(function)}"
                 raise DefinitionError(msg)
             options = FunctionOptions(
                 style="async" if inspect.iscoroutinefunction(function) else "blocking" if blocking else "plain",
@@ -83,8 +105,56 @@ class App:
                 if expire_idle is None
                 else milliseconds(expire_idle, f"function {typename!r}: expire_idle"),
             )
-            _check_options(typename, function, options, blocking=blocking)
-            self._functions[typename] = _function_spec(typename, function, options)
+            check_options(typename, function, options, blocking=blocking)
+            spec = function_spec(typename, function, options)
+            with_handlers(spec, self._handlers.get(typename, ()))
+            self._functions[typename] = spec
+            return function
+
+        return declare
+
+    def handler(self, typename: str) -> Callable[[F], F]:
+        """Declare another handler of a function type, for other messages: ``def name(ctx: Context[MyState], message: C) -> None``.
+
+        It has the same state, and all options that ``function`` was given.
+
+        Args:
+            typename: as in ``function``, which may come before or after.
+
+        Raises:
+            DefinitionError: a message type has a handler already, the state is another one, or the signature does not fit.
+        """
+        check_function_name(typename)
+
+        def declare(function: F) -> F:
+            handlers = [*self._handlers.get(typename, ()), declared_handler(typename, function)]
+            if typename in self._functions:
+                with_handlers(self._functions[typename], handlers)
+            self._handlers[typename] = handlers
+            return function
+
+        return declare
+
+    def upgrade(self, cls: Any, *, version: int, formerly: Iterable[str] = ()) -> Callable[[U], U]:
+        """Declare how fields that an earlier version of a class has left in a checkpoint become those of this version.
+
+        ``def name(version: int, fields: dict[str, Any]) -> dict[str, Any]`` is called, when such a value is read, with its version
+        (1 for what was stored before there was an upgrade) and its fields as plain values.
+
+        Args:
+            cls: a message type (a struct, a dataclass, a pydantic model) or a ``State`` class.
+            version: of the class as it is now, from 2; from 1 with ``formerly``.
+            formerly: full names, ``module.Class``, that a message type had earlier.
+
+        Raises:
+            DefinitionError: there are two for one class, or an argument does not fit.
+        """
+
+        def declare(function: U) -> U:
+            if cls in self._upgrades:
+                msg = f"upgrade of {type_name(cls)} is declared twice: "
+                raise DefinitionError(msg + f"{place_of(self._upgrades[cls].function)} and {place_of(function)}")
+            self._upgrades[cls] = declared_upgrade(cls, function, version, formerly)
             return function
 
         return declare
@@ -94,16 +164,16 @@ class App:
 
         It runs once for each address that has stored state then, as an ordinary message: it may send and emit.
         """
-        check_typename(typename)
+        check_function_name(typename)
 
         def declare(function: F) -> F:
             if typename in self._on_end:
-                msg = f"on_end of {typename!r} is declared twice: {_where(self._on_end[typename])} and {_where(function)}"
+                msg = f"on_end of {typename!r} is declared twice: {place_of(self._on_end[typename])} and {place_of(function)}"
                 raise DefinitionError(msg)
             if inspect.iscoroutinefunction(function):
-                msg = f"on_end of {typename!r}: {_where(function)} must be a plain 'def'"
+                msg = f"on_end of {typename!r}: {place_of(function)} must be a plain 'def'"
                 raise DefinitionError(msg)
-            _check_signature(typename, function, 1)
+            check_signature(f"on_end of {typename!r}", function, CONTEXT)
             self._on_end[typename] = typing.cast("Callable[[Any], None]", function)
             return function
 
@@ -117,7 +187,7 @@ class App:
 
         def declare(function: R) -> R:
             if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-                msg = f"router of ingress {ingress!r}: {_where(function)} must be a plain function or generator"
+                msg = f"router of ingress {ingress!r}: {place_of(function)} must be a plain function or generator"
                 raise DefinitionError(msg)
             self._routers.setdefault(ingress, []).append(function)
             return function
@@ -130,19 +200,38 @@ class App:
         Raises:
             DefinitionError: an ``on_end`` belongs to no function, or there is no function at all.
         """
-        import dataclasses
-
-        for typename in self._on_end:
-            if typename not in self._functions:
-                msg = f"on_end of {typename!r}: there is no such function; known: {', '.join(self._functions) or 'none'}"
-                raise DefinitionError(msg)
-        if not self._functions:
+        known = self._functions
+        for what, declared in (("on_end", self._on_end), ("handler", self._handlers)):
+            for typename in declared:
+                if typename not in known:
+                    msg = f"{what} of {typename!r}: there is no such function{nearest(typename, known)}"
+                    raise DefinitionError(msg)
+        if not known:
             msg = f"application {self.name!r} declares no function: expected at least one @app.function('namespace/name')"
             raise DefinitionError(msg)
-        return [
-            CompiledFunction(dataclasses.replace(spec, on_end=self._on_end.get(typename)))
-            for typename, spec in self._functions.items()
-        ]
+        specs = [with_handlers(spec, self._handlers.get(typename, ())) for typename, spec in known.items()]
+        self._check_upgrades(specs)
+        return [CompiledFunction(self._complete(spec)) for spec in specs]
+
+    def _complete(self, spec: FunctionSpec) -> FunctionSpec:
+        """A spec with what was declared apart from its function."""
+        on_end = self._on_end.get(spec.typename)
+        if on_end is not None:
+            check_end(spec, on_end)
+        upgrades = {upgrade.name: upgrade for upgrade in self._upgrades.values()}
+        accepts = tuple(item.upgraded_by(upgrades[item.name]) if item.name in upgrades else item for item in spec.accepts)
+        return dataclasses.replace(spec, on_end=on_end, accepts=accepts, upgrade=self._upgrades.get(spec.state_class))
+
+    def _check_upgrades(self, specs: list[FunctionSpec]) -> None:
+        states = {spec.state_class for spec in specs}
+        messages = {item.name for spec in specs for item in spec.accepts}
+        for cls, upgrade in self._upgrades.items():
+            if is_state_class(cls) and cls not in states:
+                msg = f"upgrade of {upgrade.name}: it is the state of no function"
+                raise DefinitionError(msg)
+            if not is_state_class(cls) and upgrade.name not in messages:
+                msg = f"upgrade of {upgrade.name}: no function takes it as a message (a type inside a state or another message "
+                raise DefinitionError(msg + f"is upgraded with that){nearest(upgrade.name, sorted(messages))}")
 
     def routers(self, ingress: str) -> tuple[Callable[[Any], Iterable[Any]], ...]:
         """The routers declared for an ingress."""
@@ -152,76 +241,3 @@ class App:
     def routed_ingresses(self) -> tuple[str, ...]:
         """The ingresses that have a router."""
         return tuple(self._routers)
-
-
-def _check_options(typename: str, function: Callable[..., Any], options: FunctionOptions, *, blocking: bool) -> None:
-    problem = None
-    if blocking and options.style == "async":
-        problem = "blocking=True is for a plain 'def'; an 'async def' awaits instead"
-    elif options.asyncio and options.style != "async":
-        problem = "asyncio=True is for an 'async def'"
-    elif options.style == "plain" and (options.timeout_ms is not None or options.concurrency is not None):
-        problem = "timeout and concurrency are for an 'async def' or blocking=True; a plain function runs to its end"
-    elif options.timeout_ms == 0 or options.expire_idle_ms == 0:
-        problem = "timeout and expire_idle: expected more than 0"
-    elif options.concurrency is not None and options.concurrency < 1:
-        problem = f"concurrency: expected a number from 1, got {options.concurrency!r}"
-    elif type(options.failure) not in (FailurePolicy, type(None)):  # what was called instead of the policy itself, say
-        problem = f"on_failure: expected retry(...), dead_letter() or restart(), got {options.failure!r}"
-    if problem is not None:
-        msg = f"function {typename!r}: {_where(function)}: {problem}"
-        raise DefinitionError(msg)
-
-
-def _function_spec(typename: str, function: Callable[..., Any], options: FunctionOptions) -> FunctionSpec:
-    where = f"function {typename!r}"
-    parameters = _check_signature(typename, function, 2)
-    hints = _hints(where, function)
-    state_class = _state_class(where, hints.get(parameters[0].name))
-    return FunctionSpec(
-        typename=typename,
-        handler=function,
-        on_end=None,
-        state_class=state_class,
-        fields=field_specs(state_class, where),
-        accepts=payload_types(hints.get(parameters[1].name, Any), f"{where}: message"),
-        collections=collection_specs(state_class, where),
-        options=options,
-    )
-
-
-def _check_signature(typename: str, function: Callable[..., Any], arguments: int) -> list[inspect.Parameter]:
-    form = "(ctx: Context[MyState], message: MyMessage)" if arguments == 2 else "(ctx: Context[MyState])"
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        msg = f"function {typename!r}: {_where(function)} must not be a generator: it records its effects and returns None"
-        raise DefinitionError(msg)
-    parameters = list(inspect.signature(function).parameters.values())
-    required = [p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if len(required) != arguments or any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
-        msg = f"function {typename!r}: {_where(function)}: expected the arguments {form}, got {inspect.signature(function)}"
-        raise DefinitionError(msg)
-    return parameters
-
-
-def _hints(where: str, function: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(function)
-    except (NameError, TypeError) as error:
-        msg = f"{where}: {_where(function)}: an annotation cannot be resolved: {error}"
-        raise DefinitionError(msg) from error
-
-
-def _state_class(where: str, hint: Any) -> type[State]:
-    if hint is None or hint is Context:
-        return empty_state()
-    arguments = typing.get_args(hint)
-    if typing.get_origin(hint) is Context and len(arguments) == 1 and is_state_class(arguments[0]):
-        return typing.cast("type[State]", arguments[0])
-    msg = f"{where}: the first argument: expected 'Context' or 'Context[MyState]' with a State class, got {hint!r}"
-    raise DefinitionError(msg)
-
-
-def _where(function: Callable[..., Any]) -> str:
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    place = f" ({code.co_filename}:{code.co_firstlineno})" if code is not None else ""
-    return f"{getattr(function, '__qualname__', function)!s}{place}"

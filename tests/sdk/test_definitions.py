@@ -214,7 +214,7 @@ def test_on_end_without_a_function() -> None:
     app = App("shop")
     app.function("shop/cart")(lambda ctx, message: None)
     app.on_end("shop/card")(lambda ctx: None)
-    with pytest.raises(DefinitionError, match="on_end of 'shop/card': there is no such function; known: shop/cart"):
+    with pytest.raises(DefinitionError, match="on_end of 'shop/card': there is no such function; did you mean 'shop/cart'"):
         app.compile()
 
 
