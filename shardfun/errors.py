@@ -72,6 +72,12 @@ class ContextClosedError(InvocationError):
     code = "context-closed"
 
 
+class TokenPendingError(InvocationError):
+    """``send_after`` named a token that belongs to a message that is still pending."""
+
+    code = "token-pending"
+
+
 class FunctionTimeoutError(InvocationError):
     """An ``async`` or blocking function took longer than its ``timeout``."""
 

@@ -80,6 +80,18 @@ class Cells:
         )
         return _merged(mine, changed, stored, len(prefix), stop)
 
+    def is_changed(self, prefix: bytes, suffix: bytes) -> bool:
+        """Whether a cell was written or deleted since the last applied checkpoint."""
+        return any(suffix in changes.get(prefix, ()) for changes in (self._changes, self._frozen))
+
+    def scan_unchanged(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """As ``scan``, without the cells that have changed. Costs nothing for those, but whoever asks has to know them."""
+        skip = len(prefix)
+        for key, value in self._store.scan(prefix, start):
+            suffix = key[skip:]
+            if not self.is_changed(prefix, suffix):
+                yield suffix, value
+
     # ---- checkpoints ----------------------------------------------------------------------------------------------------
     @property
     def changed(self) -> bool:

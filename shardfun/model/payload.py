@@ -183,6 +183,20 @@ class PayloadType:
     def _convert_column(column: Any, annotation: Any) -> Sequence[Any]:
         return value_of(column, list[annotation])  # type: ignore[no-any-return]
 
+    def encode_item(self, value: Any) -> Any:
+        """One value (or ``Encoded``) as it would stand in a column.
+
+        Raises:
+            Exception: it cannot be encoded; ``columns.ENCODE_ERRORS``.
+        """
+        if self.cls in SCALARS:
+            return value
+        if not self.immutable:
+            return value.data
+        if self.fields:
+            return {name: getattr(value, name) for name in self.fields}
+        return plain_of(value)
+
     def decode_item(self, item: Any) -> Any:
         """One value of a column that does not decode as a whole, perhaps because the declaration has changed since.
 
