@@ -119,6 +119,15 @@ class Cells:
         if keys:
             yield keys, values
 
+    def unapplied(self) -> dict[bytes, bytes | None]:
+        """All changes that are in no applied checkpoint, by their whole keys: for those who look at everything, such as tests."""
+        return {
+            prefix + suffix: value
+            for changes in (self._frozen, self._changes)
+            for prefix, group in changes.items()
+            for suffix, value in group.items()
+        }
+
     def drop_frozen(self) -> None:
         """The checkpoint is applied: the store has these changes now."""
         self._frozen = {}
