@@ -113,15 +113,16 @@ def run_careful(target: FunctionType, batch: Batch, dispatcher: Dispatcher) -> N
     sender_type = batch.sender_type
     dispatcher.progress = ids = iter(batch.ids)
     for id, sender, value in zip(ids, senders_of(batch), batch.values, strict=False):
+        record = target.records.young.get(id)
+        if record is None:
+            record = dispatcher.load(target, id, sender, sender_type, value)
+        if record is None:
+            continue  # before it is counted: it may come again
         mark = breadcrumb.begin(target, id, sender, sender_type, value)
         if mark is None:
             breadcrumb.park(dispatcher, target, id, sender, sender_type, value)
             continue
-        record = target.records.young.get(id)
-        if record is None:
-            record = dispatcher.load(target, id, sender, sender_type, value)
-        if record is not None:
-            _invoke(target, record, sender, sender_type, value, dispatcher)
+        _invoke(target, record, sender, sender_type, value, dispatcher)
         breadcrumb.end(mark)
 
 

@@ -161,7 +161,7 @@ def test_an_exception_of_ours_leaves_the_breadcrumb(monkeypatch: pytest.MonkeyPa
     def broken(*_: Any) -> Any:
         raise AssertionError
 
-    monkeypatch.setattr(type(core.table), "load", broken)
+    monkeypatch.setattr("shardfun.core.careful.why_not_encodable", broken)
     with pytest.raises(AssertionError):
         run_all(core)
     assert [crumb.address for crumb in table.open.values()] == ["test/worker:a"]
