@@ -1,6 +1,7 @@
 """Stateful functions in Python, exactly once. This module is the public API and imports nothing heavy."""
 
 from shardfun.model.address import Address
+from shardfun.model.operations import OperationResult, OperationStatus
 from shardfun.sdk.app import App, Message
 from shardfun.sdk.context import Context
 from shardfun.sdk.policies import after_access, after_write, dead_letter, restart, retry
@@ -11,6 +12,8 @@ __all__ = [
     "App",
     "Context",
     "Message",
+    "OperationResult",
+    "OperationStatus",
     "State",
     "Value",
     "after_access",

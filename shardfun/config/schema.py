@@ -136,6 +136,17 @@ class FailureConfig(Section, frozen=True, kw_only=True):
     """Check every field of every message sent, not only its class. Slower; finds wrong values where they are made."""
 
 
+class CallsConfig(Section, frozen=True, kw_only=True):
+    """Calls: async and blocking functions, and operations, which run beside the loop of a shard."""
+
+    concurrency: Annotated[int, Meta(ge=1, le=1_000_000)] = 4000
+    """Calls under way at once, per shard. What is beyond it waits."""
+    concurrency_per_type: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
+    """Invocations of one async function type at once, per shard, unless the function says otherwise."""
+    threads: Annotated[int, Meta(ge=1, le=4096)] = 16
+    """Threads for blocking code, per shard; also how many invocations of one blocking function type run at once."""
+
+
 class SupervisionConfig(Section, frozen=True, kw_only=True):
     """Supervision: when a shard counts as dead, and when the node gives up."""
 
@@ -228,6 +239,7 @@ class Config(Section, frozen=True, kw_only=True):
     mesh: MeshConfig = MeshConfig()
     flow: FlowConfig = FlowConfig()
     failure: FailureConfig = FailureConfig()
+    calls: CallsConfig = CallsConfig()
     supervision: SupervisionConfig = SupervisionConfig()
     log: LogConfig = LogConfig()
     ingress: dict[str, IngressConfig] = {}

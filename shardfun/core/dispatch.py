@@ -10,18 +10,24 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
 from typing import Any, Protocol
 
+from shardfun.core.calls import Blocked, Calls
 from shardfun.core.careful import Breadcrumb, run_careful
 from shardfun.core.dead_letters import DeadLetters, describe_error, forget_earlier
 from shardfun.core.function import CompiledFunction
 from shardfun.core.limits import Limits
+from shardfun.core.namespaces import Namespaces
+from shardfun.core.operations import Operations
+from shardfun.core.options import FailurePolicy
+from shardfun.core.parked import Parked
 from shardfun.core.queue import Queue, Row
 from shardfun.core.records import Generation, RecordTable
 from shardfun.core.runner import Runner, invoke
 from shardfun.core.working import Copies
-from shardfun.errors import PayloadTypeError, UnknownTargetError
+from shardfun.errors import FunctionRestartError, InvocationError, PayloadTypeError, UnknownTargetError
 from shardfun.model.address import ID_BYTES_MAX, Address
-from shardfun.model.columns import Batch, decode_block
+from shardfun.model.columns import Batch, UndecodableMessage, decode_block
 from shardfun.model.keyspace import slot_of, slot_range
+from shardfun.model.payload import END, END_TYPE, Payloads
 
 FIRST_CHUNK = 64
 
@@ -35,24 +41,34 @@ class FunctionType:
 
     ``copies``: makes the working copies of a full type, ``None`` for others.
     ``chunk``: messages to run at once at most; the driver moves it so that a chunk of slow functions stays short.
+    ``blocked``: busy addresses; ``beside``: runs as calls, of which ``calls`` are under way and at most ``calls_max`` may be;
+    ``stalled``: that is so, and the mailbox waits.
     """
 
     __slots__ = (
+        "beside",
+        "blocked",
+        "calls",
+        "calls_max",
         "chunk",
         "copies",
         "function",
         "mailbox",
         "payloads",
+        "policy",
         "queues",
         "records",
         "rows",
         "run",
         "shared",
+        "stalled",
         "typename",
         "usual",
     )
 
-    def __init__(self, function: CompiledFunction, run: Runner, records: Generation, shard: int, shards: int) -> None:
+    def __init__(
+        self, function: CompiledFunction, run: Runner, records: Generation, shard: int, shards: int, limits: Limits
+    ) -> None:
         self.function = function
         self.typename = function.spec.typename
         self.payloads = function.payloads
@@ -64,6 +80,14 @@ class FunctionType:
         self.mailbox = self.queues[shard]
         self.copies = Copies(function) if function.full else None
         self.chunk = FIRST_CHUNK
+        options = function.spec.options
+        self.policy = options.failure or FailurePolicy(attempts=1 + limits.retries)
+        self.beside = options.style != "plain"
+        self.blocked: dict[str, Blocked] = {}
+        self.calls = 0
+        default = limits.blocking_calls_per_type if options.style == "blocking" else limits.calls_per_type
+        self.calls_max = options.concurrency or default
+        self.stalled = False
 
 
 class EgressBuffer:
@@ -88,6 +112,9 @@ class InvocationContext(Protocol):
 
     def open(self) -> None:
         """Invocations follow: effects may be recorded."""
+
+    def open_call(self, rows: list[Row], address: Any, sender: Any, state: Any) -> None:
+        """One invocation beside the loop follows, whose effects go into ``rows``."""
 
     def close(self) -> None:
         """No invocation runs: any use raises."""
@@ -129,13 +156,11 @@ class Dispatcher:
         self.breadcrumb = breadcrumb
         self.effects: list[Row] = []
         self.types: dict[str, FunctionType] = {}
+        self.order: list[FunctionType] = []
+        self.namespaces = Namespaces(limits.wildcard_types_max)
         for function, run in zip(functions, runners, strict=True):
-            typename = function.spec.typename
-            self.types[typename] = FunctionType(function, run, table.generations[typename], shard, shards)
-        self.order = list(self.types.values())
-        if breadcrumb is not None:
-            for target in self.order:
-                self._be_careful(target)
+            if not self.namespaces.declare(function, run):
+                self._add_type(function, run)
         self.egresses = {name: EgressBuffer(name, encode, shards) for name, encode in egresses.items()}
         self.owners: dict[str, int] = {}
         self.invocations = 0
@@ -147,19 +172,38 @@ class Dispatcher:
         one invocation takes long or many follow each other, and no invocation pays for that."""
         self._owner_of_slot = [owner for owner in range(shards) for _ in range(*slot_range(owner, shards))]
         self._turn = 0
-        self.context = context(self)
+        self._make_context = context
+        self.context = self.make_context()
+        self.operations = Operations(self, shards)
+        self.calls = Calls(self, self.operations.finish)
 
     def retire(self) -> None:
-        """Let go of the context, which knows this dispatcher (see ``ShardCore.retire``)."""
+        """Let go of what knows this dispatcher (see ``ShardCore.retire``)."""
+        self.calls.retire()
+        self.operations.retire()
         del self.context
         if self.breadcrumb is not None:
             self.breadcrumb.retire()
 
-    @staticmethod
-    def _be_careful(target: FunctionType) -> None:
-        """Asynchronous and blocking types leave breadcrumbs by themselves."""
-        if target.function.spec.options.style == "plain":
-            target.run = run_careful
+    # ---- function types -------------------------------------------------------------------------------------------------
+    def resolve(self, typename: str) -> FunctionType:
+        """The function type of a name; if it is not in ``types`` yet, of a namespace that is declared as a whole.
+
+        Raises:
+            UnknownTargetError: there is no such function.
+            InvocationError: it would be one name too many (``limits.wildcard_types_max``).
+        """
+        target = self.types.get(typename)
+        return target or self._add_type(*self.namespaces.resolve(typename, self.types))
+
+    def _add_type(self, function: CompiledFunction, run: Runner) -> FunctionType:
+        typename = function.spec.typename
+        target = FunctionType(function, run, self.table.generation_of(function), self.shard, self.shards, self.limits)
+        if self.breadcrumb is not None and function.spec.options.style == "plain":
+            target.run = run_careful  # asynchronous and blocking types leave breadcrumbs by themselves
+        self.types[typename] = target
+        self.order.append(target)
+        return target
 
     def end_careful_mode(self) -> None:
         """Run as usual from now on. Only between two pieces of work."""
@@ -168,6 +212,10 @@ class Dispatcher:
             self.breadcrumb = None
             for target in self.order:
                 target.run = target.usual
+
+    def make_context(self) -> InvocationContext:
+        """A context of its own, for an invocation beside the loop."""
+        return self._make_context(self)
 
     # ---- owners ---------------------------------------------------------------------------------------------------------
     def admit(self, id: Any) -> int:
@@ -187,8 +235,8 @@ class Dispatcher:
     # ---- running --------------------------------------------------------------------------------------------------------
     @property
     def waiting(self) -> int:
-        """Messages in the own mailbox."""
-        return sum(len(target.mailbox) for target in self.order)
+        """Messages in the own mailbox that may run now."""
+        return sum(len(target.mailbox) for target in self.order if not target.stalled)
 
     def outgoing(self, peer: int) -> int:
         """Messages that wait for a peer."""
@@ -200,8 +248,12 @@ class Dispatcher:
         for _ in range(len(order)):
             self._turn = (self._turn + 1) % len(order)
             target = order[self._turn]
-            if len(target.mailbox):
-                self._execute(target, target.mailbox.take(min(limit, target.chunk)))
+            if len(target.mailbox) and not target.stalled:
+                batch = target.mailbox.take(min(limit, target.chunk))
+                if target.beside:
+                    self.calls.take(target, batch)
+                else:
+                    self._execute(target, batch)
                 return target
         return None
 
@@ -216,9 +268,10 @@ class Dispatcher:
             self.running = None
         self.invocations += len(batch.ids)
         if self.effects:
-            self._route()
+            self.route()
 
-    def _route(self) -> None:
+    def route(self) -> None:
+        """Send every recorded effect on its way."""
         owners = self.owners
         for row in self.effects:
             id = row[1]
@@ -230,7 +283,20 @@ class Dispatcher:
         self.effects.clear()
 
     def load(self, target: FunctionType, id: str, sender: Any, sender_type: str | None, value: Any) -> Any | None:
-        """The record of an address that is not in memory; ``None`` after parking the message if its state cannot be read."""
+        """The record of an address that is not in ``young``; ``None`` if the message must not run now.
+
+        It waits if the address is busy, and is parked if the state cannot be read.
+        """
+        if target.blocked and (blocked := target.blocked.get(id)) is not None:
+            blocked.waiting.append((sender_of(sender, sender_type), value))
+            return None
+        return self.find(target, id, sender, sender_type, value)
+
+    def find(self, target: FunctionType, id: str, sender: Any, sender_type: str | None, value: Any) -> Any | None:
+        """The record of an address; ``None`` after parking the message if its state cannot be read."""
+        record = target.records.young.get(id)
+        if record is not None:
+            return record
         try:
             return self.table.load(target.records, id)
         except PayloadTypeError as error:
@@ -241,48 +307,99 @@ class Dispatcher:
     def failed(
         self, target: FunctionType, record: Any, sender: Any, sender_type: str | None, value: Any, error: BaseException
     ) -> None:
-        """An attempt has raised: try again in place, before anything else of that address, then park the message."""
+        """An attempt has raised: try again as the policy says, before anything else of that address, then give up.
+
+        Raises:
+            FunctionRestartError: the policy says so.
+        """
+        self.forget_failed()
+        policy = target.policy
+        if policy.backoff_ms and policy.attempts > 1:
+            self.calls.block(target, record, sender_of(sender, sender_type), value, error)
+            return
         first = error
-        for _ in range(self.limits.retries):
+        for _ in range(policy.attempts - 1):
             try:
                 invoke(target, record, sender, sender_type, value, self)
             except BaseException as again:  # noqa: BLE001 - as in the runners
+                self.forget_failed()
                 forget_earlier(again, first)
                 error = again
             else:
                 return
+        self.give_up(target, record._address, sender_of(sender, sender_type), value, error, policy.attempts)  # noqa: SLF001
+
+    def give_up(
+        self, target: FunctionType, address: Address, sender: Address | None, value: Any, error: BaseException, attempts: int
+    ) -> None:
+        """The last attempt has failed: park the message.
+
+        Raises:
+            FunctionRestartError: the policy is to fall back to the last checkpoint instead.
+        """
         reason, trace = describe_error(error, self.limits.traceback_bytes)
-        address, attempts = record._address, 1 + self.limits.retries  # noqa: SLF001
-        self.letters.park(address, sender_of(sender, sender_type), target.payloads, value, reason, trace, attempts)
+        if target.policy.then == "restart":
+            msg = f"{address} has failed (attempts: {attempts}), and its policy is to restart: {reason}"
+            raise FunctionRestartError(msg) from error
+        self.letters.park(address, sender, target.payloads, value, reason, trace, attempts)
+
+    def forget_failed(self) -> None:
+        """The effects of a failed attempt are gone: whoever looked at them looks again."""
+
+    def check_rows(self, rows: list[Row]) -> None:
+        """Check effects that were recorded apart, before they are routed.
+
+        Raises:
+            InvocationError: they do not fit what has happened since.
+        """
 
     # ---- messages from outside ------------------------------------------------------------------------------------------
-    def accept_blocks(self, blocks: Iterable[list[Any]]) -> int:
+    def accept_blocks(self, blocks: Iterable[list[Any]], parked: Parked | None = None) -> int:
         """Put the blocks of a frame or a restored queue into the mailboxes; how many messages. Unknown types are parked.
 
         Raises:
             ProtocolError: a block is malformed.
         """
-        return sum(self.accept_block(self.shard, block) for block in blocks)
+        return sum(self.accept_block(self.shard, block, parked) for block in blocks)
 
-    def accept_block(self, shard: int, block: list[Any]) -> int:
-        """One block into the queue for ``shard`` (the own number: the mailbox)."""
-        target = self.types.get(block[0])
-        if target is None:
-            return self._park_block(block)
-        batch, undecodable = decode_block(target.payloads, block)
-        target.queues[shard].append(batch)
+    def accept_block(self, shard: int, block: list[Any], parked: Parked | None = None) -> int:
+        """One block into the queue for ``shard`` (the own number: the mailbox).
+
+        Args:
+            parked: the block is of a checkpoint, perhaps of an earlier version of the application: every value is checked
+                against its declared type, and what cannot be restored is counted here.
+        """
+        typename, reason = block[0], ""
+        payloads: Payloads = _NO_PAYLOADS
+        try:
+            target = self.resolve(typename)
+            payloads = target.payloads
+        except UnknownTargetError:
+            reason = f"the function {typename} does not exist any more"
+        except InvocationError as error:
+            reason = str(error)
+        batch, undecodable = decode_block(payloads, block, stored=parked is not None)
+        if batch.ids:
+            target.queues[shard].append(batch)
         for message in undecodable:
-            self.letters.park_undecodable(target.typename, message)
+            message = message._replace(reason=reason or message.reason)
+            self.letters.park_undecodable(typename, message)
+            if parked is not None:
+                parked.add(typename, message.reason)
         return len(batch.ids)
 
-    def _park_block(self, block: list[Any]) -> int:
-        """A function type that exists no longer: every message becomes a dead letter."""
-        batch, undecodable = decode_block(_NO_PAYLOADS, block)
-        assert not batch.ids
-        for message in undecodable:
-            reason = f"function type {block[0]!r} does not exist (any more)"
-            self.letters.park_undecodable(block[0], message._replace(reason=reason))
-        return 0
+    def send_end(self, typename: str, ids: list[str]) -> None:
+        """Tell addresses that have stored state that a bounded run is at its end, if their function wants to know."""
+        try:
+            target = self.resolve(typename)
+        except UnknownTargetError:
+            return
+        except InvocationError as error:
+            for id in ids:
+                self.letters.park_undecodable(typename, UndecodableMessage(id, None, END_TYPE.name, None, str(error)))
+            return
+        if target.function.spec.on_end is not None:
+            target.mailbox.append(Batch(ids, None, None, [END] * len(ids)))
 
     def ingest_columns(self, typename: str, ids: Sequence[str], values: Sequence[Any]) -> None:
         """Ready columns from an ingress. The values must be of a class in the target's ``shared``.
@@ -329,15 +446,8 @@ class Dispatcher:
         self.effects += rows
         return len(rows)
 
-    def route_ingested(self) -> None:
-        """Route what ``ingest_messages`` gathered."""
-        self._route()
-
     def _target(self, typename: str) -> FunctionType:
-        try:
-            return self.types[typename]
-        except KeyError:
-            raise unknown_target("function type", typename, self.types) from None
+        return self.resolve(typename)
 
 
 def unknown_target(what: str, name: str, known: Iterable[str]) -> UnknownTargetError:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from shardfun.model.control import ToSupervisor
 from shardfun.model.delta import DeltaHeader, RecordBlock
@@ -43,4 +45,26 @@ class ApplyDelta:
     end: bool
 
 
-Effect = SendControl | WriteDelta | DeleteDelta | ApplyDelta
+Style = Literal["async", "blocking"]
+
+
+@dataclass(frozen=True, slots=True)
+class StartCall:
+    """Run user code beside the loop, then call ``call_done`` with its number and result, or what it raised.
+
+    Args:
+        what: whose code, for people.
+        style: ``async``: ``run`` gives a coroutine to await; ``blocking``: ``run`` is called in a thread.
+        timeout_ms: after which it counts as failed with ``FunctionTimeoutError``.
+        asyncio: the coroutine needs an asyncio event loop.
+    """
+
+    number: int
+    what: str
+    style: Style
+    run: Callable[[], Any]
+    timeout_ms: int | None
+    asyncio: bool
+
+
+Effect = SendControl | WriteDelta | DeleteDelta | ApplyDelta | StartCall

@@ -29,6 +29,9 @@ class Limits:
         encode_records: records per piece of checkpoint work on the loop (about 0.3 ms).
         traceback_bytes: of a traceback kept in a dead letter.
         egress_pending_bytes: records of one egress that wait for their sink; more stops the ingress.
+        calls: invocations and operations beside the loop at once; ``calls_per_type`` of one async function type,
+            ``blocking_calls_per_type`` of one blocking one, unless it says otherwise.
+        wildcard_types_max: names of namespaces with a function (``shop/*``) that a shard meets; each becomes a function type.
         validate_sends: also check the fields of payloads when they are sent.
     """
 
@@ -46,4 +49,8 @@ class Limits:
     encode_records: int = 500
     traceback_bytes: int = 16_384
     egress_pending_bytes: int = 16 * MIB
+    calls: int = 4000
+    calls_per_type: int = 1000
+    blocking_calls_per_type: int = 16
+    wildcard_types_max: int = 1000
     validate_sends: bool = False

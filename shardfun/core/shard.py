@@ -24,17 +24,18 @@ from shardfun.core.frame_maker import FrameMaker
 from shardfun.core.function import CompiledFunction
 from shardfun.core.limits import Limits
 from shardfun.core.link import Link
+from shardfun.core.parked import Parked
 from shardfun.core.participant import Participant, ShardIdentity
 from shardfun.core.records import RecordTable
 from shardfun.core.runner import Runner
 from shardfun.core.snapshot import Cut, Queues, waiting_messages
 from shardfun.errors import BacklogLimitError, ConfigurationError, InvocationError
-from shardfun.model.columns import Batch
 from shardfun.model.control import Abort, Complete, Trigger
 from shardfun.model.delta import DeltaSummary
 from shardfun.model.doors import IngressBatch, PublishedPosition
 from shardfun.model.frames import Barrier, Data, decode_frame, encode_frame
-from shardfun.model.payload import END
+
+RETRIES_PER_PIECE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,8 @@ class ShardCore:
         self.finished: dict[str, bool] = dict.fromkeys(program.routes, False)
         self.records_in = 0
         self.ended = False
+        self.notes: list[str] = []
+        """What could not be restored, for people."""
         self.changed = True
         """Whether anything has happened since the last cut that a checkpoint would have to keep. True after a recovery."""
         self._restore(start.queues)
@@ -141,25 +144,29 @@ class ShardCore:
         dispatcher.letters.count = queues.dead_letters
         dispatcher.invocations = queues.invocations
         self.records_in = queues.records_in
-        dispatcher.accept_blocks(queues.mailbox)
+        dispatcher.operations.created = queues.operations_created
+        dispatcher.operations.restore()
+        parked = Parked()
+        dispatcher.accept_blocks(queues.mailbox, parked)
         for raw in queues.inbox:
-            self._accept_raw(raw)
+            self._accept_raw(raw, parked)
         for peer in sorted(queues.logs):
             for raw in queues.logs[peer]:
-                self._accept_raw(raw)
+                self._accept_raw(raw, parked)
         for peer in sorted(queues.outboxes):
             for block in queues.outboxes[peer]:
-                dispatcher.accept_block(peer, block)
+                dispatcher.accept_block(peer, block, parked)
+        self.notes = parked.notes()
         self.positions = dict(queues.positions)
         self.ended = queues.ended
         for name in self.program.egresses:
             records, size, pending = queues.egress.get(name, (0, 0, []))
             self.egress[name] = EgressLog(PublishedPosition(records, size), list(pending))
 
-    def _accept_raw(self, raw: bytes) -> None:
+    def _accept_raw(self, raw: bytes, parked: Parked) -> None:
         body = decode_frame(raw).body
         assert type(body) is Data
-        self.dispatcher.accept_blocks(body.blocks)
+        self.dispatcher.accept_blocks(body.blocks, parked)
 
     def retire(self) -> None:
         """Another incarnation has taken over: break the reference cycles, so that the memory is free at once.
@@ -231,9 +238,35 @@ class ShardCore:
 
     # ---- time -----------------------------------------------------------------------------------------------------------
     def advance(self, now_s: float) -> None:
-        """The wall clock is at ``now_s`` (unix seconds). Called before each piece of work."""
+        """The wall clock is at ``now_s`` (unix seconds): do what is due. Called before each piece of work.
+
+        Raises:
+            FunctionRestartError: a function has failed for good, and its policy is to restart.
+        """
         self.dispatcher.now_ms = int(now_s * 1000)
         self.dispatcher.letters.now = now_s
+        if self.dispatcher.calls.retry(RETRIES_PER_PIECE):
+            self.changed = True
+            self._collect()
+
+    @property
+    def wake_at_ms(self) -> int | None:
+        """When ``advance`` has something to do: unix milliseconds."""
+        return self.dispatcher.calls.wake_at_ms
+
+    def call_done(self, number: int, value: Any, error: BaseException | None) -> None:
+        """A call has ended, see ``StartCall``. To be called between two pieces of work.
+
+        Args:
+            value: what an operation returned.
+            error: what the code raised, or ``FunctionTimeoutError``.
+
+        Raises:
+            FunctionRestartError: as above.
+        """
+        self.changed = True
+        self.dispatcher.calls.done(number, value, error)
+        self._collect()
 
     # ---- execution ------------------------------------------------------------------------------------------------------
     @property
@@ -250,6 +283,8 @@ class ShardCore:
         return target
 
     def _collect(self) -> None:
+        if self.dispatcher.operations.fresh:
+            self.dispatcher.operations.collect()
         for buffer in self.dispatcher.egresses.values():
             if buffer.fresh:
                 self.egress[buffer.name].add(buffer.fresh)
@@ -257,9 +292,11 @@ class ShardCore:
 
     @property
     def backlog(self) -> int:
-        """Messages that wait here: mailbox, inboxes, outboxes."""
+        """Messages that wait here: mailbox, busy addresses, inboxes, outboxes."""
         outgoing = sum(self.dispatcher.outgoing(link.peer) for link in self.links)
-        return self.dispatcher.waiting + outgoing + sum(link.inbox_messages for link in self.links)
+        return (
+            self.dispatcher.waiting + self.dispatcher.calls.waiting + outgoing + sum(link.inbox_messages for link in self.links)
+        )
 
     def check_backlog(self, backlog: int) -> None:
         """Raise BacklogLimitError, naming the fullest targets, if ``backlog`` is beyond the hard limit."""
@@ -305,7 +342,7 @@ class ShardCore:
                 reason, trace = describe_error(error, self.limits.traceback_bytes)
                 dispatcher.letters.park_ingress(ingress, where, reason, repr(record)[:2000].encode(errors="replace"), trace)
         if records:
-            dispatcher.route_ingested()
+            dispatcher.route()
         for reject in batch.rejects:
             dispatcher.letters.park_ingress(ingress, reject.position, reject.reason, reject.raw)
         self.positions[ingress] = batch.position
@@ -353,6 +390,8 @@ class ShardCore:
             dead_letters=dispatcher.letters.count,
             records_in=self.records_in,
             invocations=dispatcher.invocations,
+            operations_created=dispatcher.operations.created,
+            operations_pending=dispatcher.operations.pending,
             parked=[] if dispatcher.breadcrumb is None else list(dispatcher.breadcrumb.parked),
         )
 
@@ -383,9 +422,7 @@ class ShardCore:
             return
         self.ended = self.changed = True
         for typename, ids in stored.items():
-            target = self.dispatcher.types.get(typename)
-            if target is not None and target.function.spec.on_end is not None:
-                target.mailbox.append(Batch(ids, None, None, [END] * len(ids)))
+            self.dispatcher.send_end(typename, ids)
 
     def published(self, egress: str, count: int) -> None:
         """The sink of an egress has its next ``count`` records durably."""
@@ -404,6 +441,10 @@ class ShardCore:
     def take_effects(self) -> list[Effect]:
         """What the driver shall do, in order; each effect is given out once."""
         effects, self.participant.effects = self.participant.effects, []
+        calls = self.dispatcher.calls
+        if calls.effects:
+            effects += calls.effects
+            calls.effects = []
         return effects
 
 

@@ -22,7 +22,8 @@ from shardfun.errors import CorruptionError, ProtocolError
 from shardfun.model.columns import Batch, check_block, dump_blocks
 from shardfun.model.payload import Payloads
 
-QUEUES_FORMAT = 1
+QUEUES_FORMAT = 2
+READABLE_FORMATS = (1, 2)  # the first one knew no operations and timers
 ENCODE_MESSAGES = 2000
 
 Waiting = list[tuple[str, Payloads, tuple[Batch, ...]]]
@@ -38,7 +39,8 @@ class Cut:
         at_end: every ingress was used up.
         ended: the ``on_end`` messages were sent before the cut.
         parked: the keys of the poison that was parked before the cut.
-        records_in, invocations, dead_letters: totals of the history that this checkpoint stands for.
+        operations_pending: started, and their results are not in the mailbox yet; they will send messages.
+        records_in, invocations, dead_letters, operations_created: totals of the history that this checkpoint stands for.
     """
 
     checkpoint: int
@@ -53,6 +55,8 @@ class Cut:
     dead_letters: int
     records_in: int
     invocations: int
+    operations_created: int = 0
+    operations_pending: int = 0
     parked: list[bytes] = field(default_factory=list)
     logs: dict[int, list[bytes]] = field(default_factory=dict)
 
@@ -64,7 +68,9 @@ class Cut:
     @property
     def quiet(self) -> bool:
         """Whether no message is in this part of the checkpoint. Meaningful once the logs are complete."""
-        return not (self.mailbox or self.inbox or any(self.outboxes.values()) or any(self.logs.values()))
+        return not (
+            self.operations_pending or self.mailbox or self.inbox or any(self.outboxes.values()) or any(self.logs.values())
+        )
 
 
 def waiting_messages(dispatcher: Dispatcher, shard: int) -> Waiting:
@@ -72,6 +78,9 @@ def waiting_messages(dispatcher: Dispatcher, shard: int) -> Waiting:
     found: Waiting = []
     for target in dispatcher.order:
         batches = target.queues[shard].snapshot()
+        if target.blocked and shard == dispatcher.shard:
+            busy = dispatcher.calls.waiting_messages(target)  # older than what is in the mailbox for the same addresses
+            batches = (busy, *batches)
         if batches:
             found.append((target.typename, target.payloads, batches))
     return found
@@ -103,6 +112,7 @@ def encode_queues(cut: Cut) -> Iterator[bytes | None]:
             "dead_letters": cut.dead_letters,
             "records_in": cut.records_in,
             "invocations": cut.invocations,
+            "operations_created": cut.operations_created,
         }
     )
 
@@ -133,6 +143,7 @@ class Queues(msgspec.Struct, frozen=True):
     dead_letters: int
     records_in: int
     invocations: int
+    operations_created: int = 0
 
 
 EMPTY_QUEUES = Queues(QUEUES_FORMAT, 0, [], [], {}, {}, {}, {}, ended=False, dead_letters=0, records_in=0, invocations=0)
@@ -153,8 +164,8 @@ def decode_queues(data: bytes) -> Queues:
     except (cbor2.CBORDecodeError, msgspec.ValidationError, ProtocolError, ValueError, TypeError, RecursionError) as error:
         msg = f"queues section of a checkpoint: {error}"
         raise CorruptionError(msg) from error
-    if queues.format != QUEUES_FORMAT:
-        msg = f"queues section of a checkpoint: expected format {QUEUES_FORMAT}, got {queues.format}"
+    if queues.format not in READABLE_FORMATS:
+        msg = f"queues section of a checkpoint: expected format {' or '.join(map(str, READABLE_FORMATS))}, got {queues.format}"
         raise CorruptionError(msg)
     return queues
 

@@ -6,8 +6,9 @@ from typing import Final
 
 EXIT_BUG: Final = 70
 EXIT_STORAGE: Final = 71
+EXIT_THREADS_STUCK: Final = 72
 EXIT_SUPERVISOR_GONE: Final = 75
-EXPLAINED: Final = frozenset((EXIT_STORAGE, EXIT_SUPERVISOR_GONE))
+EXPLAINED: Final = frozenset((EXIT_STORAGE, EXIT_SUPERVISOR_GONE, EXIT_THREADS_STUCK))
 """No message can cause these. A bug is another matter: it may show for one message only."""
 
 

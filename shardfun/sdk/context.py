@@ -7,6 +7,7 @@ not keep it: outside of an invocation it raises.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from shardfun.errors import ContextClosedError, PayloadTypeError
@@ -57,6 +58,13 @@ class Context(Generic[S]):
         """Called by the runtime before a batch of invocations."""
         self._effects = self._dispatcher.effects
 
+    def open_call(self, rows: list[Any], address: Any, sender: Any, state: S) -> None:
+        """Called by the runtime before an invocation beside the loop, which has this context for itself."""
+        self._effects = rows
+        self._address = address
+        self._sender = sender
+        self.state = state
+
     def close(self) -> None:
         """Called by the runtime after a batch of invocations."""
         self._effects = _CLOSED
@@ -96,9 +104,7 @@ class Context(Generic[S]):
         try:
             target = self._types[typename]
         except KeyError:
-            from shardfun.core.dispatch import unknown_target
-
-            raise unknown_target("function type", typename, self._types) from None
+            target = self._dispatcher.resolve(typename)
         if type(value) not in target.shared:
             value = target.payloads.prepare(value)
         elif self._validate:
@@ -106,6 +112,32 @@ class Context(Generic[S]):
         if id not in self._owners:
             self._dispatcher.admit(id)
         self._effects.append((target, id, self._address, value))
+
+    def start_operation(
+        self, function: Callable[..., Any], /, *arguments: Any, metadata: Any = None, asyncio: bool = False
+    ) -> None:
+        """Record that something slow shall be done beside this function; its result comes back as a message.
+
+        The message is an ``OperationResult`` with the metadata given here, which this function must declare among the types it
+        accepts. Its caller is the caller of this invocation. If a recovery comes in between, its status is ``UNKNOWN``: the
+        operation may have had its effect or not.
+
+        Args:
+            function: an ``async def``, or a plain function, which then runs in a thread. It gets ``arguments`` and no context.
+            metadata: what you need to know when the result is there; of the declared type.
+            asyncio: the ``async def`` needs an asyncio event loop (``shardfun[asyncio]``).
+
+        Raises:
+            PayloadTypeError: this function declares no ``OperationResult``, or the metadata is not of its type.
+        """
+        if self._address is None:
+            _CLOSED.append(None)
+        from shardfun.core.operations import OperationRequest, encode_lost
+
+        typename, id = self._address
+        lost = encode_lost(self._types[typename].payloads, metadata)
+        request = OperationRequest(function, arguments, asyncio, lost, self.caller)
+        self._effects.append((self._dispatcher.operations, id, self._address, request))
 
     def emit(self, egress: str, value: Any) -> None:
         """Record a result for an egress. It goes out, once, after the checkpoint that contains this invocation is complete.

@@ -22,10 +22,18 @@ import trio
 
 from shardfun.config.schema import Config
 from shardfun.core.careful import Breadcrumb
-from shardfun.core.effects import ApplyDelta, DeleteDelta, SendControl, WriteDelta
+from shardfun.core.effects import ApplyDelta, DeleteDelta, SendControl, StartCall, WriteDelta
 from shardfun.core.participant import ShardIdentity
 from shardfun.core.shard import ShardCore, StartPoint
-from shardfun.errors import ChannelLossError, CorruptionError, LocalProtocolError, ProtocolError, ShardfunError, StorageError
+from shardfun.errors import (
+    ChannelLossError,
+    CorruptionError,
+    FunctionRestartError,
+    LocalProtocolError,
+    ProtocolError,
+    ShardfunError,
+    StorageError,
+)
 from shardfun.mesh.channel import Channel
 from shardfun.mesh.fabric import Endpoint, Fabric
 from shardfun.model.control import (
@@ -45,8 +53,10 @@ from shardfun.model.control import (
     decode_to_shard,
     encode_control,
 )
+from shardfun.model.exits import EXIT_THREADS_STUCK
 from shardfun.model.keyspace import owner_of
 from shardfun.ports import EgressSink, IngressReader, Partition
+from shardfun.shard.calls import Calls
 from shardfun.shard.crumbs import open_crumbs
 from shardfun.shard.doors import Egress, Ingress
 from shardfun.shard.heartbeat import LongRuns, figures_of, resident_bytes
@@ -90,6 +100,7 @@ class ShardProcess:
             application.types_with_end,
         )
         self._publishing = {name: Worker(self._completions) for name in self._config.egress}
+        self._calls = Calls(self._completions, self._config.calls.threads, self._threads_stuck)
         self._epoll = select.epoll()
         self._epoll.register(control.receive_fd, select.EPOLLIN)
         self._epoll.register(self._completions.fd, select.EPOLLIN)
@@ -126,6 +137,8 @@ class ShardProcess:
             nursery.start_soon(self._storage_worker.run)
             for worker in self._publishing.values():
                 nursery.start_soon(worker.run)
+            asyncio = self._application.needs_asyncio
+            await nursery.start(lambda task_status: self._calls.run(asyncio=asyncio, task_status=task_status))
             try:
                 while not self._done:
                     if self._iterate():
@@ -156,7 +169,7 @@ class ShardProcess:
                 busy |= loop.iterate()
             except LocalProtocolError:
                 raise
-            except (ChannelLossError, ProtocolError) as error:
+            except (ChannelLossError, ProtocolError, FunctionRestartError) as error:
                 self._report_loss(str(error), -1)
             except ShardfunError as error:
                 self._stop_node(error)
@@ -230,6 +243,7 @@ class ShardProcess:
         self._context.incarnation = message.incarnation
         self._context.checkpoint = message.complete
         self._loop = None
+        self._calls.reset()
         if self._fabric is not None:
             for channel in self._fabric.channels.values():
                 self._unwatch(channel)
@@ -297,7 +311,7 @@ class ShardProcess:
         for channel in fabric.channels.values():
             self._epoll.register(channel.receive_fd, select.EPOLLIN)
         self._loop = HotLoop(core, fabric, ingress, self._egress, self._perform, self._epoll)
-        self.send(Ready(core.incarnation, fabric.listening, []))
+        self.send(Ready(core.incarnation, fabric.listening, core.notes))
 
     def _start(self, message: Start) -> None:
         if self._core is None or self._fabric is None or message.incarnation != self._core.incarnation:
@@ -326,6 +340,11 @@ class ShardProcess:
             if urgent:
                 self._urgent_reported_for = cut
             self.send(Changed(core.incarnation, urgent))
+
+    def _threads_stuck(self) -> NoReturn:
+        """Called from any thread: blocking code that was given up holds all threads, and nothing gets them back."""
+        log.error("all threads are held by blocking code that has passed its timeout; the shard is replaced")
+        end_process(EXIT_THREADS_STUCK)
 
     def _stop_node(self, error: ShardfunError) -> None:
         """An error while running that would come again after a recovery. A start looks closer at damage than a recovery can."""
@@ -358,8 +377,19 @@ class ShardProcess:
                     self._storage.delete(effect)
                 case ApplyDelta():
                     self._storage.apply(effect, lambda result, n=effect.checkpoint: self._delta_applied(core, n, result))  # type: ignore[misc]
+                case StartCall():
+                    self._calls.start(effect, lambda number, value, error: self._call_done(core, number, value, error))
                 case _:
                     assert_never(effect)
+
+    def _call_done(self, core: ShardCore, number: int, value: Any, error: BaseException | None) -> None:
+        if not self._is_current(core) or not self._running:
+            return
+        try:
+            core.call_done(number, value, error)
+        except FunctionRestartError as restart:
+            self._report_loss(str(restart), -1)
+        self._perform()
 
     def _is_current(self, core: ShardCore) -> bool:
         """Whether a result for ``core`` still means something: no reset has come since."""

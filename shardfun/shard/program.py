@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import traceback
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from shardfun.core.limits import Limits
 from shardfun.core.runner import compile_runner
 from shardfun.core.shard import IngressRoute, Program
 from shardfun.egress.registry import find_kind as find_egress
-from shardfun.errors import ApplicationImportError, ConfigurationError, DefinitionError
+from shardfun.errors import ApplicationImportError, ConfigurationError, DefinitionError, nearest
 from shardfun.ingress.registry import find_kind as find_ingress
+from shardfun.model.address import is_declared
 from shardfun.ports import EgressSink, IngressReader, Partition
 from shardfun.sdk.app import App
 from shardfun.sdk.context import Context
@@ -94,6 +96,9 @@ def limits_of(config: Config) -> Limits:
         backlog_limit=config.flow.backlog_limit,
         egress_pending_bytes=config.flow.egress_pending_bytes,
         validate_sends=config.failure.validate_sends,
+        calls=config.calls.concurrency,
+        calls_per_type=config.calls.concurrency_per_type,
+        blocking_calls_per_type=config.calls.threads,
     )
 
 
@@ -101,7 +106,8 @@ class Application:
     """An application that fits its configuration, imported and compiled once per process.
 
     Raises:
-        ConfigurationError: an ingress has neither target nor router, or names a function that does not exist.
+        ConfigurationError: an ingress has neither target nor router, or names a function that does not exist; or the egresses are
+            not those that the application declares.
     """
 
     def __init__(self, config: Config, app: App) -> None:
@@ -111,6 +117,8 @@ class Application:
         known = {function.spec.typename: function for function in self._functions}
         problems: list[str] = []
         self._routes = {name: _route(name, entry, app, known, problems) for name, entry in config.ingress.items()}
+        if app.egresses is not None:
+            problems += _egress_problems(app.egresses, config.egress)
         if problems:
             raise ConfigurationError(*problems)
 
@@ -129,6 +137,11 @@ class Application:
         """The function types that want to know of the end of a bounded run."""
         return frozenset(function.spec.typename for function in self._functions if function.spec.on_end is not None)
 
+    @property
+    def needs_asyncio(self) -> bool:
+        """Whether some function needs an asyncio event loop."""
+        return any(function.spec.options.asyncio for function in self._functions)
+
     def readers(self, partition: Partition) -> dict[str, IngressReader]:
         """A reader per ingress."""
         return {name: find_ingress(entry.kind)(name, entry.options, partition) for name, entry in self.config.ingress.items()}
@@ -142,12 +155,22 @@ def _make_context(dispatcher: Dispatcher) -> Context[Any]:
     return Context(dispatcher)
 
 
+def _egress_problems(declared: Collection[str], configured: Collection[str]) -> list[str]:
+    """What is wrong if the configuration has other egresses than the application declares."""
+    missing = [name for name in declared if name not in configured]
+    unknown = [name for name in configured if name not in declared]
+    problems = [
+        f"egress.{name}: expected it in the configuration, since the application declares it{nearest(name, unknown) if unknown else ''}"
+        for name in missing
+    ]
+    return problems + [f"egress.{name}: the application declares no such egress{nearest(name, declared)}" for name in unknown]
+
+
 def _route(name: str, entry: IngressConfig, app: App, known: dict[str, CompiledFunction], problems: list[str]) -> IngressRoute:
     routers = app.routers(name)
     if entry.target is not None:
-        if entry.target not in known:
-            near = difflib.get_close_matches(entry.target, list(known), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+        if not is_declared(entry.target, known):
+            hint = nearest(entry.target, known)
             problems.append(f"ingress.{name}.target: the application has no function {entry.target!r}{hint}")
         return IngressRoute((), entry.target, entry.id_field)
     if not routers:

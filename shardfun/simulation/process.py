@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, assert_never
 
 from shardfun.core.careful import Breadcrumb
-from shardfun.core.effects import ApplyDelta, DeleteDelta, SendControl, WriteDelta
+from shardfun.core.effects import ApplyDelta, DeleteDelta, SendControl, StartCall, WriteDelta
 from shardfun.core.function import parse_state_key
 from shardfun.core.participant import ShardIdentity
 from shardfun.core.shard import ShardCore, StartPoint
@@ -70,6 +70,8 @@ class ShardProcess:
         self._reported_cut = -1
         self._urgent_cut = -1
         self._finishing = False
+        self.calls: list[StartCall] = []
+        """Calls that the core has begun and that have not ended."""
 
     def note(self, event: str, detail: str = "") -> None:
         """Write down an event of this process."""
@@ -324,6 +326,8 @@ class ShardProcess:
                     apply = lambda n=checkpoint, b=blocks, e=end: self._apply(n, b, e)  # noqa: E731
                     self._submit("apply", apply, self._applied, (core, checkpoint))
                     self._submit("maintain", self._store.maintain, self._ignored, None)
+                case StartCall():
+                    self.calls.append(effect)
                 case _:
                     assert_never(effect)
 

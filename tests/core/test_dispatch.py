@@ -97,7 +97,7 @@ def test_messages_go_to_the_owner_of_their_id() -> None:
     core = core_of(application(), shards=3, shard=1)
     ids = [f"id{number}" for number in range(30)]
     assert core.dispatcher.ingest_messages([("t/first", id, 1) for id in ids]) == 30
-    core.dispatcher.route_ingested()
+    core.dispatcher.route()
     for shard in range(3):
         assert [id for _, id, _, _ in waiting_of(core, shard)] == [id for id in ids if owner_of(id, 3) == shard]
 
@@ -105,7 +105,7 @@ def test_messages_go_to_the_owner_of_their_id() -> None:
 def test_the_owner_cache_is_bounded() -> None:
     core = core_of(application(), shards=2, limits=Limits(owner_cache=3))
     core.dispatcher.ingest_messages([("t/first", str(number), number) for number in range(10)])
-    core.dispatcher.route_ingested()
+    core.dispatcher.route()
     assert len(core.dispatcher.owners) <= 3
     assert sum(len(waiting_of(core, shard)) for shard in (0, 1)) == 10
 
@@ -323,7 +323,7 @@ def carried(sizes: list[int], limits: Limits) -> tuple[list[str], list[dict[str,
     id = next(id for id in "abcdef" if owner_of(id, 2) == 1)
     texts = [f"{number}:".ljust(size, "x") for number, size in enumerate(sizes)]
     left.dispatcher.ingest_messages([("t/f", id, text) for text in texts])
-    left.dispatcher.route_ingested()
+    left.dispatcher.route()
     frames: list[int] = []
     while (raw := left.next_frame(1, flush=True)) is not None:
         assert len(raw) <= limits.frame_bytes_max

@@ -25,7 +25,7 @@ def started() -> TwoCores:
     for shard, core in enumerate(world.cores):
         own = [("ball/hop", id, left) for id, left in START if owner_of(id, 2) == shard]
         core.dispatcher.ingest_messages(own)
-        core.dispatcher.route_ingested()
+        core.dispatcher.route()
     return world
 
 

@@ -1,0 +1,323 @@
+"""Calls: user code that runs beside the loop. Which one begins, what its end means, and who waits meanwhile.
+
+Asynchronous and blocking functions, and operations. The core asks for them (``StartCall``) and hears of their end (``done``); how
+they run is the driver's business. While a call of an address runs, or while it waits for another attempt, the address is *blocked*:
+its messages gather behind the one that is being processed, and in every cut they stand before the mailbox.
+"""
+
+from __future__ import annotations
+
+import heapq
+import inspect
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from shardfun.core.effects import StartCall, Style
+from shardfun.core.runner import call, invoke
+from shardfun.errors import PayloadTypeError
+from shardfun.model.address import Address
+from shardfun.model.columns import Batch
+from shardfun.model.payload import Encoded
+
+if TYPE_CHECKING:
+    from shardfun.core.dispatch import Dispatcher, FunctionType, InvocationContext
+
+BUSY_PAUSE_MS = 10  # before an attempt whose function type is at its limit asks again
+
+Waiting = tuple[Any, Any]
+"""``(sender address or None, value)``."""
+
+
+class Blocked:
+    """An address that is busy. ``waiting[0]`` is the message being processed, or being tried again.
+
+    Args:
+        record: of a plain function, taken out of the table so that no message gets past; ``None`` for others.
+    """
+
+    __slots__ = ("attempts", "record", "waiting")
+
+    def __init__(self, first: Waiting, record: Any) -> None:
+        self.waiting: deque[Waiting] = deque((first,))
+        self.record = record
+        self.attempts = 0
+
+
+@dataclass(slots=True, eq=False)
+class Invocation:
+    """An asynchronous or blocking invocation under way."""
+
+    target: FunctionType
+    id: str
+    context: InvocationContext
+    rows: list[Any]
+    copy: Any
+
+
+class Calls:
+    """All calls and blocked addresses of one shard in one incarnation.
+
+    ``finish_operation``: told of the end of calls that are no invocations.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, finish_operation: Callable[[int, Any, BaseException | None], None]) -> None:
+        self.effects: list[StartCall] = []
+        self.blocked = 0
+        """Blocked addresses."""
+        self._dispatcher = dispatcher
+        self._finish_operation = finish_operation
+        self._invocations: dict[int, Invocation] = {}
+        self._running = 0
+        self._number = 0
+        self._retries: list[tuple[int, int, FunctionType, str]] = []
+
+    def retire(self) -> None:
+        """Break the reference cycles (see ``ShardCore.retire``)."""
+        del self._dispatcher, self._finish_operation
+
+    # ---- figures --------------------------------------------------------------------------------------------------------
+    @property
+    def running(self) -> int:
+        """Calls under way: invocations and operations."""
+        return self._running
+
+    @property
+    def wake_at_ms(self) -> int | None:
+        """When the next attempt is due: unix milliseconds."""
+        return self._retries[0][0] if self._retries and not self.full else None
+
+    @property
+    def full(self) -> bool:
+        """Whether no further call may begin in this shard."""
+        return self._running >= self._dispatcher.limits.calls
+
+    # ---- invocations ----------------------------------------------------------------------------------------------------
+    def take(self, target: FunctionType, batch: Batch) -> int:
+        """Begin the messages of a batch, as far as addresses and limits are free; how many were begun.
+
+        Messages for busy addresses wait there. When a limit is reached the rest goes back, and the type is stalled.
+        """
+        begun = 0
+        ids, sender_type = batch.ids, batch.sender_type
+        for position, id in enumerate(ids):
+            sender = None if batch.senders is None else batch.senders[position]
+            if sender_type is not None and sender is not None:
+                sender = Address(sender_type, sender)
+            message = (sender, batch.values[position])
+            blocked = target.blocked.get(id)
+            if blocked is not None:
+                blocked.waiting.append(message)
+                continue
+            if self.full or target.calls >= target.calls_max:
+                rest = None if batch.senders is None else batch.senders[position:]
+                target.mailbox.put_back(Batch(ids[position:], rest, sender_type, batch.values[position:]))
+                target.stalled = True
+                break
+            target.blocked[id] = Blocked(message, None)
+            self.blocked += 1
+            begun += 1
+            if not self._begin(target, id):
+                self._next(target, id)
+        return begun
+
+    def _begin(self, target: FunctionType, id: str) -> bool:
+        """Begin the first waiting message of an address, which is blocked already; false if it is dealt with without a call."""
+        dispatcher = self._dispatcher
+        sender, value = target.blocked[id].waiting[0]
+        record = dispatcher.find(target, id, sender, None, value)
+        if record is None:  # its state cannot be read: the message is parked
+            return False
+        assert target.copies is not None
+        rows: list[Any] = []
+        try:
+            copy = target.copies.begin(record, dispatcher.table.cells, dispatcher.now_ms)
+            payload = value.type.decode(value.data) if type(value) is Encoded else value
+        except PayloadTypeError as error:
+            return self._try_again(target, id, error)
+        context = dispatcher.make_context()
+        context.open_call(rows, record._address, sender, copy)  # noqa: SLF001 - the record's own
+        number = self._next_number()
+        self._invocations[number] = Invocation(target, id, context, rows, copy)
+        target.calls += 1
+        self._running += 1
+        options = target.function.spec.options
+        function = target.function
+        # `on_end` is always a plain function, so its call is over when it returns; drivers take what is no coroutine as a result.
+        run = lambda: call(function, context, payload)  # noqa: E731
+        style: Style = "blocking" if options.style == "blocking" else "async"
+        self.effects.append(StartCall(number, str(record._address), style, run, options.timeout_ms, options.asyncio))  # noqa: SLF001
+        return True
+
+    def _next_number(self) -> int:
+        self._number += 1
+        return self._number
+
+    # ---- operations -----------------------------------------------------------------------------------------------------
+    def begin_operation(self, what: str, function: Callable[..., Any], arguments: tuple[Any, ...], *, asyncio: bool) -> int:
+        """Begin a call without an address; its number."""
+        number = self._next_number()
+        self._running += 1
+        style: Style = "async" if inspect.iscoroutinefunction(function) else "blocking"
+        self.effects.append(StartCall(number, what, style, lambda: function(*arguments), None, asyncio))
+        return number
+
+    # ---- the end of a call ----------------------------------------------------------------------------------------------
+    def done(self, number: int, value: Any, error: BaseException | None) -> None:
+        """A call has ended.
+
+        Raises:
+            FunctionRestartError: the failure policy of its function says so.
+        """
+        self._running -= 1
+        invocation = self._invocations.pop(number, None)
+        if invocation is None:
+            self._finish_operation(number, value, error)
+        else:
+            self._end(invocation, error)
+        self._unstall()
+
+    def _end(self, invocation: Invocation, error: BaseException | None) -> None:
+        target, id, dispatcher = invocation.target, invocation.id, self._dispatcher
+        target.calls -= 1
+        invocation.context.close()
+        dispatcher.invocations += 1
+        if error is None:
+            try:
+                self._commit(invocation)
+            except Exception as refused:  # noqa: BLE001 - a value that does not fit, a token that is pending: the invocation fails
+                error = refused
+        if error is None or not self._try_again(target, id, error):
+            self._next(target, id)
+
+    def _commit(self, invocation: Invocation) -> None:
+        """State and effects in one step: first all that may fail."""
+        dispatcher, target = self._dispatcher, invocation.target
+        assert target.copies is not None
+        dispatcher.check_rows(invocation.rows)
+        record = target.records.young.get(invocation.id)
+        if record is None:
+            record = dispatcher.table.load(target.records, invocation.id)
+        invocation.copy._record = record  # noqa: SLF001 - it may have been forgotten and loaded again since
+        target.copies.commit(invocation.copy, dispatcher.table)
+        dispatcher.effects += invocation.rows
+        dispatcher.route()
+
+    def _next(self, target: FunctionType, id: str) -> None:
+        """The first message of an address is dealt with: the next one's turn, without a way through the mailbox."""
+        blocked = target.blocked[id]
+        while True:
+            blocked.waiting.popleft()
+            blocked.attempts = 0
+            if not blocked.waiting or self.full or target.calls >= target.calls_max:
+                target.stalled |= bool(blocked.waiting)
+                self._put_back(target, id)
+                return
+            if self._begin(target, id):
+                return
+
+    def _put_back(self, target: FunctionType, id: str) -> None:
+        """The address is free, and its messages are older than what is in the mailbox for it."""
+        waiting = target.blocked.pop(id).waiting
+        self.blocked -= 1
+        if waiting:
+            senders, values = zip(*waiting, strict=True)
+            target.mailbox.put_back(Batch([id] * len(values), senders, None, values))
+
+    def _unstall(self) -> None:
+        if not self.full:
+            for target in self._dispatcher.order:
+                if target.stalled and target.calls < target.calls_max:
+                    target.stalled = False
+
+    # ---- failures -------------------------------------------------------------------------------------------------------
+    def _try_again(self, target: FunctionType, id: str, error: BaseException) -> bool:
+        """The first message of a blocked address has failed once more; false if that was the last attempt and it is parked.
+
+        Raises:
+            FunctionRestartError: the failure policy of its function says so.
+        """
+        dispatcher, blocked = self._dispatcher, target.blocked[id]
+        blocked.attempts += 1
+        if blocked.attempts < target.policy.attempts:
+            self._retry_at(dispatcher.now_ms + target.policy.pause_ms(blocked.attempts), target, id)
+            return True
+        sender, value = blocked.waiting[0]
+        dispatcher.give_up(target, Address(target.typename, id), sender, value, error, blocked.attempts)
+        return False
+
+    def _retry_at(self, due_ms: int, target: FunctionType, id: str) -> None:
+        heapq.heappush(self._retries, (due_ms, self._next_number(), target, id))
+
+    def block(self, target: FunctionType, record: Any, sender: Any, value: Any, error: BaseException) -> None:
+        """A plain function has failed and its policy wants a pause: nothing else of that address runs until it is over.
+
+        Args:
+            record: as it was before; it leaves the table, and with that the fast path, until then.
+        """
+        id = record._address[1]  # noqa: SLF001
+        for records in (target.records.young, target.records.old, target.records.dying):
+            records.pop(id, None)
+        target.blocked[id] = Blocked((sender, value), record)
+        self.blocked += 1
+        again = self._try_again(target, id, error)
+        assert again, "a policy with a pause has more than one attempt"
+
+    def retry(self, limit: int) -> int:
+        """Make up to ``limit`` attempts that are due; how many.
+
+        Raises:
+            FunctionRestartError: the failure policy of a function says so.
+        """
+        made = 0
+        while made < limit and not self.full and self._retries and self._retries[0][0] <= self._dispatcher.now_ms:
+            _, _, target, id = heapq.heappop(self._retries)
+            made += 1
+            if target.blocked[id].record is not None:
+                self._attempt(target, id)
+            elif target.calls >= target.calls_max:
+                self._retry_at(self._dispatcher.now_ms + BUSY_PAUSE_MS, target, id)
+            elif not self._begin(target, id):
+                self._next(target, id)
+        return made
+
+    def _attempt(self, target: FunctionType, id: str) -> None:
+        """Another attempt of a plain function, as the runners do it."""
+        dispatcher, blocked = self._dispatcher, target.blocked[id]
+        sender, value = blocked.waiting[0]
+        dispatcher.invocations += 1
+        dispatcher.context.open()
+        try:
+            invoke(target, blocked.record, sender, None, value, dispatcher)
+        except BaseException as error:  # noqa: BLE001 - as in the runners
+            dispatcher.forget_failed()
+            if self._try_again(target, id, error):
+                return
+        finally:
+            dispatcher.context.close()
+        dispatcher.route()
+        target.records.young[id] = blocked.record  # back in the table before anybody asks for it
+        blocked.waiting.popleft()
+        self._put_back(target, id)
+
+    # ---- the cut --------------------------------------------------------------------------------------------------------
+    @staticmethod
+    def waiting_messages(target: FunctionType) -> Batch:
+        """All messages that wait at the blocked addresses of a type, those under way included. There must be one."""
+        rows = list(_rows(target))
+        ids, senders, values = zip(*rows, strict=True)
+        return Batch(ids, senders, None, values)
+
+    @property
+    def waiting(self) -> int:
+        """Messages that wait at blocked addresses or in mailboxes of stalled types."""
+        order = self._dispatcher.order
+        blocked = sum(len(entry.waiting) for target in order if target.blocked for entry in target.blocked.values())
+        return blocked + sum(len(target.mailbox) for target in order if target.stalled)
+
+
+def _rows(target: FunctionType) -> Iterator[tuple[str, Any, Any]]:
+    for id, blocked in target.blocked.items():
+        for sender, value in blocked.waiting:
+            yield id, sender, value
