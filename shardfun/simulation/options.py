@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from shardfun.core.coordinator import Timing
 from shardfun.core.limits import Limits
 
-WORKLOADS = ("pairs", "bank", "ring")
+WORKLOADS = ("pairs", "bank", "ring", "trees")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,7 @@ class Options:
     ping_pong: bool
 
 
-RECORDS = {"pairs": 420, "bank": 1500, "ring": 72}
+RECORDS = {"pairs": 420, "bank": 1500, "ring": 72, "trees": 400}
 """Enough for 2,000 messages in the surviving history of every run."""
 
 SLOW_FACTOR = 100

@@ -1,0 +1,135 @@
+"""Command trees, the nodes and how they get to each other: what a tree is, and the messages it becomes.
+
+A *tree* is an ingress record: a node for an address, with commands. Performing a node changes the state of its address, and
+sends further nodes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from shardfun.simulation.workloads.trees_values import (
+    Command,
+    Emit,
+    Fail,
+    Increment,
+    Mutate,
+    Stage,
+    Stamp,
+    place_of,
+)
+
+Amounts = Iterator[tuple[tuple[str, str], int]]
+"""``((place, what), how much)``"""
+
+
+class Send(Command, frozen=True):
+    """Send a node to its address; ``packed``: in a message of a mutable type."""
+
+    node: Node
+    packed: bool = False
+
+    def perform(self, stage: Stage) -> None:
+        """See the class."""
+        node = self.node
+        step = Step(stage.place, stage.next_number(node.place), node)
+        stage.ctx.send(node.typename, node.id, Parcel(step, []) if self.packed else step)
+
+
+class Ask(Command, frozen=True):
+    """Send a question, whose receiver only reads, and answers."""
+
+    typename: str
+    id: str
+
+    def perform(self, stage: Stage) -> None:
+        """See the class."""
+        number = stage.next_number(place_of(self.typename, self.id))
+        stage.ctx.send(self.typename, self.id, Question(stage.place, number))
+
+    def amounts(self) -> Iterator[tuple[str, int]]:
+        """See ``Command``."""
+        yield "answers", 1
+
+
+class Node(msgspec.Struct, frozen=True):
+    """Commands for an address. ``tag`` is unique in a run."""
+
+    tag: int
+    typename: str
+    id: str
+    commands: tuple[Increment | Stamp | Mutate | Send | Ask | Emit | Fail, ...]
+
+    @property
+    def place(self) -> str:
+        """Where it is performed."""
+        return place_of(self.typename, self.id)
+
+    @property
+    def fate(self) -> Fail | None:
+        """How it fails, if it does."""
+        return next((command for command in self.commands if isinstance(command, Fail)), None)
+
+    @property
+    def dies(self) -> bool:
+        """Whether it always fails."""
+        return self.fate is not None and self.fate.always
+
+    def children(self) -> Iterator[Node]:
+        """The nodes that certainly follow from it, if it is performed."""
+        return (command.node for command in self.commands if isinstance(command, Send))
+
+    def below(self) -> Iterator[Node]:
+        """The node and all nodes of its tree."""
+        yield self
+        for child in self.children():
+            yield from child.below()
+
+    def amounts(self) -> Amounts:
+        """What it and all that certainly follows from it add. If it always fails: a dead letter, and nothing follows."""
+        if self.dies:
+            yield ("dead letters", str(self.tag)), 1
+            return
+        yield (self.place, "nodes"), 1
+        for command in self.commands:
+            for what, n in command.amounts():
+                yield (self.place, what), n
+        for child in self.children():
+            yield from child.amounts()
+
+
+# ---- messages --------------------------------------------------------------------------------------------------------------
+class Step(msgspec.Struct, frozen=True):
+    """A node on its way.
+
+    Args:
+        origin: the place that sent it, or an ingress partition.
+        number: counts what ``origin`` has sent to this address; 0: not counted.
+    """
+
+    origin: str
+    number: int
+    node: Node
+
+
+class Parcel(msgspec.Struct):
+    """The same in a mutable message: each attempt has to begin with a fresh one."""
+
+    step: Step
+    stamps: list[int]
+
+
+class Question(msgspec.Struct, frozen=True):
+    """Changes nothing where it arrives. ``origin``, ``number``: as in ``Step``."""
+
+    origin: str
+    number: int
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """To the question of that number; ``origin`` answers."""
+
+    origin: str
+    number: int
