@@ -187,6 +187,16 @@ class CompiledFunction:
         self.values_of = _generate_values_of(spec)
         self.encode_values = _generate_encoder(spec)
 
+    def named(self, typename: str) -> CompiledFunction:
+        """The same function, which is declared for a namespace, as the function type of one name of it."""
+        other = object.__new__(CompiledFunction)
+        for name in self.__slots__:
+            setattr(other, name, getattr(self, name))
+        other.spec = dataclasses.replace(self.spec, typename=typename)
+        other.payloads = Payloads(self.spec.accepts, typename)
+        other.key_suffix = STATE_KIND + typename.encode() + b"\0"
+        return other
+
     def blank(self, id: str) -> Any:
         """A record that knows its key and address, with no field set yet (see ``fill``)."""
         record: Any = object.__new__(self.record_class)
@@ -314,8 +324,8 @@ def _generate_encoder(spec: FunctionSpec) -> Callable[[tuple[Any, ...]], bytes |
         else:
             namespace["plain_" + name] = field.to_plain
             parts.append(f"dumps(plain_{name}({name}))")
-    namespace["absent"] = _map_head(items) + fixed + b"".join(
-        cbor2.dumps(field.name) + field.encode(field.default) for field in spec.fields
+    namespace["absent"] = (
+        _map_head(items) + fixed + b"".join(cbor2.dumps(field.name) + field.encode(field.default) for field in spec.fields)
     )
     hidden = ""
     if spec.full:

@@ -16,6 +16,7 @@ from typing import Any
 from shardfun.core.cells import Cells, Stored
 from shardfun.core.function import RECORD_BYTES, CompiledFunction
 from shardfun.core.limits import Limits
+from shardfun.model.address import namespace_of
 
 SWEEP_RECORDS = 500
 
@@ -81,12 +82,24 @@ class RecordTable:
         self.cells = Cells(store)
         self.frozen: Frozen | None = None
         self.cached_bytes = 0
-        self.generations: dict[str, Generation] = {function.spec.typename: Generation(function) for function in functions}
-        self._generations = list(self.generations.values())
+        self.generations: dict[str, Generation] = {}
+        self._generations: list[Generation] = []
+        for function in functions:
+            if namespace_of(function.spec.typename) is None:
+                self.generation_of(function)
         self._read = store.get
         self._limits = limits
         self._young_bytes = 0
         self._bytes_per_change = RECORD_BYTES
+
+    def generation_of(self, function: CompiledFunction) -> Generation:
+        """The part of the table that belongs to a function type, made when it is first asked for."""
+        typename = function.spec.typename
+        generation = self.generations.get(typename)
+        if generation is None:
+            generation = self.generations[typename] = Generation(function)
+            self._generations.append(generation)
+        return generation
 
     # ---- the hot path calls these two on a miss and on the first touch in an epoch --------------------------------------
     def load(self, generation: Generation, id: str) -> Any:
@@ -228,8 +241,8 @@ class RecordTable:
             generation = previous.generations[address.typename]
             for records in (generation.young, generation.old, generation.dying):
                 records.pop(address.id, None)
-        for typename, generation in self.generations.items():
-            before = previous.generations[typename]
+        for before in previous.generations.values():
+            generation = self.generation_of(before.function)
             generation.old = {**before.dying, **before.old, **before.young}
             self.cached_bytes += sum(record._size for record in generation.old.values())  # noqa: SLF001
 

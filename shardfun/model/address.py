@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from shardfun.errors import DefinitionError
@@ -59,6 +60,11 @@ def check_function_name(typename: str) -> str:
 def namespace_of(typename: str) -> str | None:
     """The namespace of ``namespace/*``; ``None`` for the name of one function type."""
     return typename[: -len(EVERY_NAME)] if typename.endswith(EVERY_NAME) else None
+
+
+def is_declared(typename: str, declared: Collection[str]) -> bool:
+    """Whether a name of a function type is one of the declared ones, which may be whole namespaces."""
+    return typename in declared or typename.partition("/")[0] + EVERY_NAME in declared
 
 
 def parse_address(text: str) -> Address:

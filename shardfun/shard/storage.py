@@ -19,6 +19,7 @@ from shardfun.core.function import parse_state_key
 from shardfun.core.participant import ShardIdentity
 from shardfun.core.snapshot import EMPTY_QUEUES, Queues, decode_queues
 from shardfun.errors import CorruptionError, StorageError
+from shardfun.model.address import is_declared
 from shardfun.shard.worker import Failed, Worker
 from shardfun.state.options import StoreOptions
 from shardfun.state.store import LevelDBStore
@@ -43,7 +44,7 @@ class Storage:
     """The store of one shard behind a worker.
 
     Args:
-        types_with_end: function types whose addresses are looked for at the end of a bounded run.
+        types_with_end: function types (and namespaces, as ``shop/*``) whose addresses are looked for at the end of a bounded run.
     """
 
     def __init__(self, worker: Worker, options: StoreOptions, types_with_end: frozenset[str]) -> None:
@@ -122,7 +123,7 @@ class Storage:
         if effect.end and self._types_with_end:
             for key, _ in store.scan():
                 address = parse_state_key(key)
-                if address is not None and address.typename in self._types_with_end:
+                if address is not None and is_declared(address.typename, self._types_with_end):
                     stored.setdefault(address.typename, []).append(address.id)
         try:
             store.maintain()

@@ -287,6 +287,8 @@ class Supervisor:
         match message:
             case Ready():
                 log.debug("shard ready", shard=shard, incarnation=message.incarnation)
+                for note in message.notes:
+                    log.warning(note, shard=shard)
                 coordinator.on_ready(shard, message, now)
                 if coordinator.state is State.IDLE and coordinator.statistics.last_recovery is not None:
                     self._log_running()
