@@ -216,7 +216,7 @@ def test_restored_messages_of_a_function_that_is_gone_become_letters() -> None:
     assert [letter["target"] for letter in letters] == [["old/gone", id] for id in "abcd"]
     assert [letter["payload"] for letter in letters] == [1, "a\0b", {"number": 7}, b"\x81\x01"]
     assert [letter["sender"] for letter in letters] == [["s/s", "p"]] * 4
-    assert all("function type 'old/gone' does not exist" in letter["reason"] for letter in letters)
+    assert all("the function old/gone does not exist any more" in letter["reason"] for letter in letters)
     assert core.dispatcher.letters.count == 7
     assert core.dispatcher.waiting == 0
 
