@@ -65,12 +65,9 @@ def encode_lost(payloads: Payloads, metadata: Any) -> Encoded:
         PayloadTypeError: the metadata is not of the declared type.
     """
     found = operation_type(payloads)
-    return Encoded(found, _encode(found, OperationResult(metadata, OperationStatus.UNKNOWN)))
-
-
-def _encode(found: PayloadType, result: Any) -> bytes:
-    found.validate(result)
-    return found.encode(result)
+    lost: OperationResult[Any, Any] = OperationResult(metadata, OperationStatus.UNKNOWN)
+    found.validate(lost)
+    return Encoded(found, found.encode(lost))
 
 
 class Operations:
@@ -122,20 +119,16 @@ class Operations:
         target = self._dispatcher.types[address.typename]
         lost = request.lost.type.decode(request.lost.data)  # afresh: the function may have kept a hand on its metadata
         failure = None if error is None else describe_error(error, 0)[0]
-        result = request.lost
+        result = OperationResult(lost.metadata, OperationStatus.SUCCESS, value)
         if failure is None:
             try:
-                result = Encoded(
-                    result.type, _encode(result.type, OperationResult(lost.metadata, OperationStatus.SUCCESS, value))
-                )
+                request.lost.type.validate(result)
             except PayloadTypeError as misfit:
                 failure = f"the operation has succeeded, but its result does not fit: {misfit}"
         if failure is not None:
-            result = Encoded(
-                result.type, result.type.encode(OperationResult(lost.metadata, OperationStatus.FAILURE, error=failure))
-            )
+            result = OperationResult(lost.metadata, OperationStatus.FAILURE, error=failure)
         self._forget(created)
-        target.mailbox.rows.append((target, address.id, request.caller, result))
+        target.mailbox.rows.append((target, address.id, request.caller, target.payloads.prepare(result)))
         self.begin()
 
     def _forget(self, created: int) -> None:
