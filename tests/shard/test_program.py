@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shardfun import App, Context
-from shardfun.config.schema import Config, FailureConfig, FlowConfig, IngressConfig, MeshConfig, StateConfig
+from shardfun.config.schema import Config, EgressConfig, FailureConfig, FlowConfig, IngressConfig, MeshConfig, StateConfig
 from shardfun.errors import ApplicationImportError, ConfigurationError, DefinitionError
 from shardfun.shard.program import Application, import_app, limits_of
 
@@ -105,6 +105,37 @@ def test_all_mismatches_are_told_at_once() -> None:
     assert first.endswith("routers exist for: orders")
     assert second == "ingress.clicks.target: the application has no function 'shop/card'; did you mean 'shop/cart'?"
     assert third == "ingress.zoo.target: the application has no function 'zoo/bear'; known: shop/cart, shop/log"
+
+
+def test_a_name_of_a_namespace_can_be_a_target_unless_nobody_declares_it() -> None:
+    app = application()
+    app.function("zoo/*")(lambda ctx, message: None)
+    app.on_end("zoo/*")(lambda ctx: None)
+    made = Application(config(ingress={"zoo": entry(target="zoo/bear")}), app)
+    assert made.program({}).routes["zoo"].target == "zoo/bear"
+    assert made.types_with_end == {"shop/log", "zoo/*"}
+    with pytest.raises(ConfigurationError, match=r"no function 'zop/bear'; (did you mean|known)"):
+        Application(config(ingress={"zoo": entry(target="zop/bear")}), app)
+
+
+def test_declared_egresses_must_be_those_of_the_configuration() -> None:
+    def made(*declared: str, configured: tuple[str, ...]) -> None:
+        app = App("shop", egresses=declared)
+        app.function("shop/cart")(lambda ctx, message: None)
+        egress = {name: EgressConfig(kind="file", options=None) for name in configured}
+        Application(config(egress=egress), app)
+
+    made("late", "done", configured=("done", "late"))
+    with pytest.raises(ConfigurationError) as caught:
+        made("late", "done", configured=("lates", "done"))
+    assert caught.value.problems == (
+        "egress.late: expected it in the configuration, since the application declares it; did you mean 'lates'?",
+        "egress.lates: the application declares no such egress; did you mean 'late'?",
+    )
+    with pytest.raises(ConfigurationError, match=r"declares it$"):
+        made("late", configured=())
+    with pytest.raises(ConfigurationError, match=r"egress.late: the application declares no such egress; known: none"):
+        made(configured=("late",))
 
 
 def test_settings_reach_the_core() -> None:
