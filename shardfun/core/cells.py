@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Protocol
 
+from shardfun.errors import CorruptionError, StorageError
+
 CELL_BYTES = 200  # of memory for a changed cell besides its key and value: two dictionary entries and two objects
 
 Changes = dict[bytes, dict[bytes, bytes | None]]
@@ -33,7 +35,7 @@ class Stored(Protocol):
 class Cells:
     """See the module. One in each ``RecordTable``."""
 
-    __slots__ = ("_changes", "_frozen", "_frozen_bytes", "_store", "changed_bytes", "count")
+    __slots__ = ("_changes", "_frozen", "_frozen_bytes", "_store", "changed_bytes", "count", "failure")
 
     def __init__(self, store: Stored) -> None:
         self._store = store
@@ -44,6 +46,8 @@ class Cells:
         """Estimated memory of the changes since the last cut."""
         self.count = 0
         """Changed cells since the last cut, some perhaps counted twice."""
+        self.failure: StorageError | None = None
+        """The store could not be read: no matter of the function that asked, and whatever it does about it, the shard stops."""
 
     @property
     def pending_bytes(self) -> int:
@@ -56,7 +60,11 @@ class Cells:
             group = changes.get(prefix)
             if group is not None and suffix in group:
                 return group[suffix]
-        return self._store.get(prefix + suffix)
+        try:
+            return self._store.get(prefix + suffix)
+        except StorageError as error:
+            self.failure = error
+            raise
 
     def put(self, prefix: bytes, suffix: bytes, value: bytes | None) -> None:
         """Write a cell (``None``: delete it) as part of the next checkpoint. There is no way back: commit only."""
@@ -72,13 +80,43 @@ class Cells:
 
         Only the changed ones are held in memory; the rest streams from the store.
         """
-        changed = dict(self._frozen.get(prefix, ()))
-        changed.update(self._changes.get(prefix, ()))
-        stored = self._store.scan(prefix, start)  # now, not at the first step: it is a snapshot
-        mine = sorted(
-            (suffix, value) for suffix, value in changed.items() if suffix >= start and (stop is None or suffix < stop)
-        )
-        return _merged(mine, changed, stored, len(prefix), stop)
+        changed = in_range(self._frozen.get(prefix, {}), start, stop)
+        changed.update(in_range(self._changes.get(prefix, {}), start, stop))
+        return overlay(changed, self._stored(prefix, start, stop))
+
+    def _stored(self, prefix: bytes, start: bytes, stop: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+        """What the store has, as it is now: the scan is begun here and not at the first step."""
+        try:
+            return self._stream(self._store.scan(prefix, start), prefix, start, stop)
+        except StorageError as error:
+            self.failure = error
+            raise
+
+    def _stream(
+        self, stored: Iterator[tuple[bytes, bytes]], prefix: bytes, start: bytes, stop: bytes | None
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """A store that is opened again ends its scans (after a full disk, say). Then it goes on behind where it was: the store
+        changes only by what is applied, and that is among the changes which the scan holds.
+        """
+        skip = len(prefix)
+        tried = False
+        while True:
+            try:
+                for key, value in stored:
+                    suffix = key[skip:]
+                    if stop is not None and suffix >= stop:
+                        return
+                    tried = False
+                    start = suffix + b"\0"
+                    yield suffix, value
+            except StorageError as error:
+                if tried or isinstance(error, CorruptionError):
+                    self.failure = error
+                    raise
+            else:
+                return
+            tried = True
+            stored = self._store.scan(prefix, start)
 
     def is_changed(self, prefix: bytes, suffix: bytes) -> bool:
         """Whether a cell was written or deleted since the last applied checkpoint."""
@@ -144,17 +182,18 @@ class Cells:
         self._frozen_bytes = 0
 
 
-def _merged(
-    mine: list[tuple[bytes, bytes | None]],
-    changed: dict[bytes, bytes | None],
-    stored: Iterator[tuple[bytes, bytes]],
-    skip: int,
-    stop: bytes | None,
-) -> Iterator[tuple[bytes, bytes]]:
-    unchanged = ((key[skip:], value) for key, value in stored if key[skip:] not in changed)
-    both: Iterator[tuple[bytes, bytes | None]] = heapq.merge(mine, unchanged)  # no suffix is in both, so values never compare
-    for suffix, value in both:
-        if stop is not None and suffix >= stop:
-            return
-        if value is not None:
-            yield suffix, value
+def in_range(changes: dict[bytes, bytes | None], start: bytes, stop: bytes | None) -> dict[bytes, bytes | None]:
+    """A copy of the changes from ``start`` to before ``stop``."""
+    if not start and stop is None:
+        return dict(changes)
+    return {key: value for key, value in changes.items() if key >= start and (stop is None or key < stop)}
+
+
+def overlay(changes: dict[bytes, bytes | None], below: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """Changes over what comes in order from below: the changed in the place of the others, without the deleted."""
+    if not changes:
+        return below
+    mine = sorted(changes.items())
+    unchanged = (pair for pair in below if pair[0] not in changes)
+    both: Iterator[tuple[bytes, bytes | None]] = heapq.merge(mine, unchanged)  # no key is in both, so values never compare
+    return ((key, value) for key, value in both if value is not None)
