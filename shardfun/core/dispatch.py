@@ -6,6 +6,7 @@ and a queue costs two operations per batch, not per message.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ from shardfun.core.careful import Breadcrumb, run_careful
 from shardfun.core.dead_letters import DeadLetters, describe_error, forget_earlier
 from shardfun.core.function import CompiledFunction
 from shardfun.core.limits import Limits
+from shardfun.core.metrics import Metrics
 from shardfun.core.namespaces import Namespaces
 from shardfun.core.operations import Operations
 from shardfun.core.options import FailurePolicy
@@ -22,6 +24,7 @@ from shardfun.core.parked import Parked
 from shardfun.core.queue import Queue, Row
 from shardfun.core.records import Generation, RecordTable
 from shardfun.core.runner import Runner, invoke
+from shardfun.core.timers import Timers
 from shardfun.core.working import Copies
 from shardfun.errors import FunctionRestartError, InvocationError, PayloadTypeError, UnknownTargetError
 from shardfun.model.address import ID_BYTES_MAX, Address
@@ -113,7 +116,7 @@ class InvocationContext(Protocol):
     def open(self) -> None:
         """Invocations follow: effects may be recorded."""
 
-    def open_call(self, rows: list[Row], address: Any, sender: Any, state: Any) -> None:
+    def open_call(self, rows: list[Row], address: Any, sender: Any, state: Any, message: str) -> None:
         """One invocation beside the loop follows, whose effects go into ``rows``."""
 
     def close(self) -> None:
@@ -155,6 +158,7 @@ class Dispatcher:
         self.random = chance
         self.breadcrumb = breadcrumb
         self.effects: list[Row] = []
+        self.timers = Timers(table.cells, self.effects, limits, shards)
         self.types: dict[str, FunctionType] = {}
         self.order: list[FunctionType] = []
         self.namespaces = Namespaces(limits.wildcard_types_max)
@@ -164,6 +168,7 @@ class Dispatcher:
         self.egresses = {name: EgressBuffer(name, encode, shards) for name, encode in egresses.items()}
         self.owners: dict[str, int] = {}
         self.invocations = 0
+        self.metrics = Metrics()
         self.letters = DeadLetters(table, shard, shards)
         self.running: FunctionType | None = None
         """What runs now, for the heartbeat."""
@@ -172,6 +177,7 @@ class Dispatcher:
         one invocation takes long or many follow each other, and no invocation pays for that."""
         self._owner_of_slot = [owner for owner in range(shards) for _ in range(*slot_range(owner, shards))]
         self._turn = 0
+        self._end_of_batch = 0
         self._make_context = context
         self.context = self.make_context()
         self.operations = Operations(self, shards)
@@ -212,6 +218,10 @@ class Dispatcher:
             self.breadcrumb = None
             for target in self.order:
                 target.run = target.usual
+
+    def name_message(self) -> str:
+        """A name for the message that runs now, for logs: the shard, and its number among the shard's invocations."""
+        return f"{self.shard}-{self._end_of_batch - operator.length_hint(self.progress)}"
 
     def make_context(self) -> InvocationContext:
         """A context of its own, for an invocation beside the loop."""
@@ -260,6 +270,7 @@ class Dispatcher:
     def _execute(self, target: FunctionType, batch: Batch) -> None:
         context = self.context
         self.running = target
+        self._end_of_batch = self.invocations + len(batch.ids)
         context.open()
         try:
             target.run(target, batch, self)
@@ -352,6 +363,7 @@ class Dispatcher:
         Raises:
             InvocationError: they do not fit what has happened since.
         """
+        self.timers.check(rows)
 
     # ---- messages from outside ------------------------------------------------------------------------------------------
     def accept_blocks(self, blocks: Iterable[list[Any]], parked: Parked | None = None) -> int:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from shardfun.model.frames import FRAME_BYTES_MAX
 
 MIB = 1 << 20
+
+AtEnd = Literal["keep", "wait", "fire"]
+"""What becomes of pending timers when a bounded run is at its end: they stay stored, are waited for, or fire at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +36,10 @@ class Limits:
         calls: invocations and operations beside the loop at once; ``calls_per_type`` of one async function type,
             ``blocking_calls_per_type`` of one blocking one, unless it says otherwise.
         wildcard_types_max: names of namespaces with a function (``shop/*``) that a shard meets; each becomes a function type.
+        timers_near: pending timers in memory, about; at most twice as many.
+        timers_load: timers read from the store in one piece of work (about 1 ms).
+        timers_fire: timers fired in one piece of work (about 2 ms), if the queues have room (``mailbox_refill``).
+        timers_at_end: see ``AtEnd``.
         validate_sends: also check the fields of payloads when they are sent.
     """
 
@@ -53,4 +61,8 @@ class Limits:
     calls_per_type: int = 1000
     blocking_calls_per_type: int = 16
     wildcard_types_max: int = 1000
+    timers_near: int = 10_000
+    timers_load: int = 500
+    timers_fire: int = 200
+    timers_at_end: AtEnd = "keep"
     validate_sends: bool = False

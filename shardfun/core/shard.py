@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
+from shardfun.core import letters
 from shardfun.core.careful import CAREFUL_CHECKPOINTS, Breadcrumb
 from shardfun.core.cells import Stored
 from shardfun.core.dead_letters import describe_error
@@ -147,6 +148,8 @@ class ShardCore:
         dispatcher.operations.created = queues.operations_created
         dispatcher.operations.restore()
         parked = Parked()
+        dispatcher.timers.restore(queues.timers_made, queues.timers_pending)
+        dispatcher.timers.park_gone(dispatcher, parked)
         dispatcher.accept_blocks(queues.mailbox, parked)
         for raw in queues.inbox:
             self._accept_raw(raw, parked)
@@ -237,22 +240,40 @@ class ShardCore:
         return moved
 
     # ---- time -----------------------------------------------------------------------------------------------------------
-    def advance(self, now_s: float) -> None:
-        """The wall clock is at ``now_s`` (unix seconds): do what is due. Called before each piece of work.
+    def advance(self, now_s: float) -> bool:
+        """The wall clock is at ``now_s`` (unix seconds): do some of what is due. Called before each piece of work.
+
+        Returns:
+            Whether anything was done; there may be more then.
 
         Raises:
             FunctionRestartError: a function has failed for good, and its policy is to restart.
         """
         self.dispatcher.now_ms = int(now_s * 1000)
         self.dispatcher.letters.now = now_s
-        if self.dispatcher.calls.retry(RETRIES_PER_PIECE):
+        retried = self.dispatcher.calls.retry(RETRIES_PER_PIECE) > 0
+        if retried:
             self.changed = True
             self._collect()
+        return self._fire_timers() or retried
+
+    def _fire_timers(self) -> bool:
+        timers = self.dispatcher.timers
+        before = timers.count
+        busy = self.may_execute and timers.fire(self.dispatcher, self._timers_until_ms)
+        if timers.count != before:
+            self.changed = True
+        return busy
+
+    @property
+    def _timers_until_ms(self) -> int | None:
+        return self.dispatcher.timers.until_ms(self.dispatcher.now_ms, at_end=self.at_end, ended=self.ended)
 
     @property
     def wake_at_ms(self) -> int | None:
-        """When ``advance`` has something to do: unix milliseconds."""
-        return self.dispatcher.calls.wake_at_ms
+        """When ``advance`` has something to do: unix milliseconds; ``None``: not before something else happens."""
+        timers = self.dispatcher.timers.wake_at_ms(self.dispatcher, self._timers_until_ms) if self.may_execute else None
+        return min((at for at in (self.dispatcher.calls.wake_at_ms, timers) if at is not None), default=None)
 
     def call_done(self, number: int, value: Any, error: BaseException | None) -> None:
         """A call has ended, see ``StartCall``. To be called between two pieces of work.
@@ -285,6 +306,8 @@ class ShardCore:
     def _collect(self) -> None:
         if self.dispatcher.operations.fresh:
             self.dispatcher.operations.collect()
+        if self.dispatcher.timers.fresh:
+            self.dispatcher.timers.collect()
         for buffer in self.dispatcher.egresses.values():
             if buffer.fresh:
                 self.egress[buffer.name].add(buffer.fresh)
@@ -347,11 +370,24 @@ class ShardCore:
             dispatcher.letters.park_ingress(ingress, reject.position, reject.reason, reject.raw)
         self.positions[ingress] = batch.position
 
+    @property
+    def at_end(self) -> bool:
+        """Whether all ingresses are bounded and at their end."""
+        return bool(self.finished) and all(self.finished.values())
+
     def ingress_finished(self, ingress: str) -> None:
         """A bounded ingress is at its end."""
         if not self.finished[ingress]:
             self.finished[ingress] = True
             self.changed = True
+
+    # ---- dead letters ---------------------------------------------------------------------------------------------------
+    def change_letters(self, action: Literal["replay", "drop"], keys: Sequence[bytes]) -> list[str]:
+        """Send dead letters again or delete them; what became of each (see ``core.letters``). Part of the next cut."""
+        self.changed = True
+        outcomes = letters.replay(self.dispatcher, keys) if action == "replay" else letters.drop(self.dispatcher, keys)
+        self._collect()
+        return outcomes
 
     # ---- checkpoints ----------------------------------------------------------------------------------------------------
     def on_control(self, message: Trigger | Abort | Complete) -> None:
@@ -376,6 +412,7 @@ class ShardCore:
         dispatcher = self.dispatcher
         assert not dispatcher.effects, "a cut inside an invocation"
         dispatcher.letters.begin_cut(checkpoint)
+        dispatcher.timers.cut()
         self.changed = False
         return Cut(
             checkpoint=checkpoint,
@@ -385,13 +422,16 @@ class ShardCore:
             positions=dict(self.positions),
             egress={name: log.snapshot() for name, log in self.egress.items()},
             emitted={name: log.emitted for name, log in self.egress.items()},
-            at_end=bool(self.finished) and all(self.finished.values()),
+            at_end=self.at_end,
             ended=self.ended,
             dead_letters=dispatcher.letters.count,
             records_in=self.records_in,
             invocations=dispatcher.invocations,
             operations_created=dispatcher.operations.created,
             operations_pending=dispatcher.operations.pending,
+            timers_made=dispatcher.timers.made,
+            timers_pending=dict(dispatcher.timers.pending),
+            timers_awaited=dispatcher.timers.awaited,
             parked=[] if dispatcher.breadcrumb is None else list(dispatcher.breadcrumb.parked),
         )
 
@@ -418,6 +458,7 @@ class ShardCore:
     def delta_applied(self, checkpoint: int, stored: dict[str, list[str]]) -> None:
         """See ``ApplyDelta``. ``stored``: with ``end``, the ids that have state now, by typename."""
         end = self.participant.on_delta_applied(checkpoint)
+        self.dispatcher.timers.applied()
         if not end or self.ended:
             return
         self.ended = self.changed = True

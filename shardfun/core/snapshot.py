@@ -39,8 +39,9 @@ class Cut:
         at_end: every ingress was used up.
         ended: the ``on_end`` messages were sent before the cut.
         parked: the keys of the poison that was parked before the cut.
+        timers_pending: by typename of the target, those that are stored; ``timers_awaited``: that have to fire before the end.
         operations_pending: started, and their results are not in the mailbox yet; they will send messages.
-        records_in, invocations, dead_letters, operations_created: totals of the history that this checkpoint stands for.
+        records_in, invocations, dead_letters, operations_created, timers_made: totals of the history that this checkpoint stands for.
     """
 
     checkpoint: int
@@ -57,6 +58,9 @@ class Cut:
     invocations: int
     operations_created: int = 0
     operations_pending: int = 0
+    timers_made: int = 0
+    timers_pending: dict[str, int] = field(default_factory=dict)
+    timers_awaited: int = 0
     parked: list[bytes] = field(default_factory=list)
     logs: dict[int, list[bytes]] = field(default_factory=dict)
 
@@ -69,7 +73,12 @@ class Cut:
     def quiet(self) -> bool:
         """Whether no message is in this part of the checkpoint. Meaningful once the logs are complete."""
         return not (
-            self.operations_pending or self.mailbox or self.inbox or any(self.outboxes.values()) or any(self.logs.values())
+            self.operations_pending
+            or self.timers_awaited
+            or self.mailbox
+            or self.inbox
+            or any(self.outboxes.values())
+            or any(self.logs.values())
         )
 
 
@@ -113,6 +122,8 @@ def encode_queues(cut: Cut) -> Iterator[bytes | None]:
             "records_in": cut.records_in,
             "invocations": cut.invocations,
             "operations_created": cut.operations_created,
+            "timers_made": cut.timers_made,
+            "timers_pending": cut.timers_pending,
         }
     )
 
@@ -144,6 +155,8 @@ class Queues(msgspec.Struct, frozen=True):
     records_in: int
     invocations: int
     operations_created: int = 0
+    timers_made: int = 0
+    timers_pending: dict[str, int] = {}
 
 
 EMPTY_QUEUES = Queues(QUEUES_FORMAT, 0, [], [], {}, {}, {}, {}, ended=False, dead_letters=0, records_in=0, invocations=0)

@@ -240,7 +240,7 @@ def _decode_column(payloads: Payloads, name: str, data: Any, *, stored: bool) ->
     """``(True, value)`` or ``(False, (plain, reason))`` for each value of a column."""
     found = payloads.by_name.get(name)
     if found is None:
-        reason = _gone(payloads, name)
+        reason = reason_gone(payloads, name)
         return [(False, (plain, reason)) for plain in plain_values(data)]
     try:
         return [(True, value) for value in (found.decode_stored(data) if stored else found.decode_column(data))]
@@ -255,7 +255,7 @@ def _decode_column(payloads: Payloads, name: str, data: Any, *, stored: bool) ->
     return out
 
 
-def _gone(payloads: Payloads, name: str) -> str:
+def reason_gone(payloads: Payloads, name: str) -> str:
     """Why a payload type is not known."""
     base, version = split_version(name)
     known = [split_version(other) for other in payloads.by_name]

@@ -7,17 +7,23 @@ not keep it: outside of an invocation it raises.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from random import Random
+from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
-from shardfun.errors import ContextClosedError, PayloadTypeError
+from typing_extensions import TypeVar
+
+from shardfun.core.options import milliseconds
+from shardfun.errors import ContextClosedError, DefinitionError, InvocationError, PayloadTypeError
 from shardfun.model.address import Address
 from shardfun.sdk.state import State
 
 if TYPE_CHECKING:
     from shardfun.core.dispatch import Dispatcher
+    from shardfun.core.metrics import FunctionMetrics
 
-S = TypeVar("S", bound=State)
+S = TypeVar("S", bound=State, default=State)
 
 
 class _Closed:
@@ -31,6 +37,7 @@ class _Closed:
 
 
 _CLOSED: Any = _Closed()
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 class Context(Generic[S]):
@@ -40,7 +47,18 @@ class Context(Generic[S]):
     invocation.
     """
 
-    __slots__ = ("_address", "_dispatcher", "_effects", "_owners", "_sender", "_sender_type", "_types", "_validate", "state")
+    __slots__ = (
+        "_address",
+        "_dispatcher",
+        "_effects",
+        "_message",
+        "_owners",
+        "_sender",
+        "_sender_type",
+        "_types",
+        "_validate",
+        "state",
+    )
 
     state: S
 
@@ -52,14 +70,16 @@ class Context(Generic[S]):
         self._address: Any = None
         self._sender: Any = None
         self._sender_type: str | None = None
+        self._message: str | None = None
         self._effects: Any = _CLOSED
 
     def open(self) -> None:
         """Called by the runtime before a batch of invocations."""
         self._effects = self._dispatcher.effects
 
-    def open_call(self, rows: list[Any], address: Any, sender: Any, state: S) -> None:
+    def open_call(self, rows: list[Any], address: Any, sender: Any, state: S, message: str) -> None:
         """Called by the runtime before an invocation beside the loop, which has this context for itself."""
+        self._message = message
         self._effects = rows
         self._address = address
         self._sender = sender
@@ -90,7 +110,7 @@ class Context(Generic[S]):
         return sender  # type: ignore[no-any-return]
 
     def send(self, typename: str, id: str, value: Any) -> None:
-        """Record a message to an address. To answer the caller: ``ctx.send(*ctx.caller, value)``.
+        """Record a message to an address. ``reply`` answers the caller.
 
         Args:
             typename: ``namespace/name`` of a function of this application.
@@ -112,6 +132,75 @@ class Context(Generic[S]):
         if id not in self._owners:
             self._dispatcher.admit(id)
         self._effects.append((target, id, self._address, value))
+
+    def reply(self, value: Any) -> None:
+        """Record a message to the caller.
+
+        Raises:
+            InvocationError: there is no caller.
+            PayloadTypeError: the caller does not take such a value.
+        """
+        caller = self.caller
+        if caller is None:
+            msg = f"{self.self}: this message has no caller to reply to; it comes from an ingress or from the end of the run"
+            raise InvocationError(msg)
+        self.send(*caller, value)
+
+    def send_after(
+        self, delay: dt.timedelta | float, typename: str, id: str, value: Any, *, token: str = "", replace: bool = False
+    ) -> None:
+        """Record a message that is sent later, as ``ctx.send_after(timedelta(hours=6), *ctx.self, Idle(), token="idle")``.
+
+        Args:
+            delay: from ``now()``: a timedelta, or seconds; 0 or more. The message is sent then or later, never earlier.
+            typename, id, value: as for ``send``. The value is encoded now.
+            token: by which ``cancel`` knows it. Tokens belong to the id of this address, whatever the typename, and are free
+                again when the message is sent.
+            replace: cancel the pending message of the token instead of failing.
+
+        Raises:
+            TokenPendingError: a message with this token is pending.
+            UnknownTargetError, PayloadTypeError: as for ``send``.
+            InvocationError: delay or token are not as described.
+        """
+        dispatcher, sender = self._dispatcher, self.self
+        try:
+            due_ms = dispatcher.now_ms + milliseconds(delay, "send_after: delay")
+        except DefinitionError as error:
+            raise InvocationError(str(error)) from None
+        target = dispatcher.resolve(typename)
+        if type(value) not in target.shared:
+            value = target.payloads.prepare(value)
+        elif self._validate:
+            target.payloads.by_class[type(value)].validate(value)
+        if id not in self._owners:
+            dispatcher.admit(id)
+        rows = self._effects
+        rows.append(dispatcher.timers.request(rows, sender, due_ms, target, id, value, token, replace=replace))
+
+    def cancel(self, token: str) -> None:
+        """Record that the pending message of a token shall not be sent. Nothing happens if there is none.
+
+        Any function type may do this that has the same id as the sender of the message.
+
+        Raises:
+            InvocationError: the token is empty.
+        """
+        rows = self._effects
+        rows.append(self._dispatcher.timers.cancellation(rows, self.self, token))
+
+    def now(self) -> dt.datetime:
+        """The time of the runtime's clock, in UTC. It stands still while a batch of messages runs."""
+        if self._address is None:
+            _CLOSED.append(None)
+        return _EPOCH + dt.timedelta(milliseconds=self._dispatcher.now_ms)
+
+    @property
+    def random(self) -> Random:
+        """A source of chance. Use it instead of ``random``: a test can hand in another one."""
+        if self._address is None:
+            _CLOSED.append(None)
+        return self._dispatcher.random
 
     def start_operation(
         self, function: Callable[..., Any], /, *arguments: Any, metadata: Any = None, asyncio: bool = False
@@ -138,6 +227,29 @@ class Context(Generic[S]):
         lost = encode_lost(self._types[typename].payloads, metadata)
         request = OperationRequest(function, arguments, asyncio, lost, self.caller)
         self._effects.append((self._dispatcher.operations, id, self._address, request))
+
+    @property
+    def metrics(self) -> FunctionMetrics:
+        """Counters, gauges and histograms of this function type: ``ctx.metrics.counter("orders").increment()``.
+
+        They are figures of a process, not state: a failed attempt has counted, and a recovery may begin them anew.
+        """
+        if self._address is None:
+            _CLOSED.append(None)
+        return self._dispatcher.metrics.of(self._address[0])
+
+    @property
+    def log(self) -> Any:
+        """A structlog logger that says whose message it is: address, message, and (in a node) shard and checkpoint.
+
+        ``message`` is the shard and the number of the invocation in it. After a recovery lines may come again.
+        """
+        import structlog
+
+        if self._address is None:
+            _CLOSED.append(None)
+        message = self._message or self._dispatcher.name_message()
+        return structlog.get_logger("shardfun.function").bind(address=str(self._address), message=message)
 
     def emit(self, egress: str, value: Any) -> None:
         """Record a result for an egress. It goes out, once, after the checkpoint that contains this invocation is complete.
