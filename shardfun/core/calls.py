@@ -137,8 +137,8 @@ class Calls:
         except PayloadTypeError as error:
             return self._try_again(target, id, error)
         context = dispatcher.make_context()
-        context.open_call(rows, record._address, sender, copy)  # noqa: SLF001 - the record's own
         number = self._next_number()
+        context.open_call(rows, record._address, sender, copy, f"{dispatcher.shard}-call-{number}")  # noqa: SLF001
         self._invocations[number] = Invocation(target, id, context, rows, copy)
         target.calls += 1
         self._running += 1

@@ -6,7 +6,7 @@ the checkpoint protocol carries the incarnation, and a receiver ignores other in
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import cbor2
 import msgspec
@@ -88,7 +88,22 @@ class Finish(_Message, frozen=True, array_like=True, tag="finish"):
     incarnation: int
 
 
-ToShard = Assign | Reset | Start | Trigger | Abort | Complete | Finish
+class Letters(_Message, frozen=True, array_like=True, tag="letters"):
+    """Find dead letters, or change some; the answer is ``LettersDone``.
+
+    ``list`` and ``show`` look at the store: at those with ``keys`` (names, as in ``model.letters``; none: all), for functions of
+    ``typename`` if given, the newest ``limit``. ``replay`` and ``drop`` change those with ``keys`` (as stored).
+    """
+
+    incarnation: int
+    request: int
+    action: Literal["list", "show", "replay", "drop"]
+    keys: list[bytes]
+    typename: str | None
+    limit: int
+
+
+ToShard = Assign | Reset | Start | Trigger | Abort | Complete | Finish | Letters
 
 
 # ---- shard to supervisor -------------------------------------------------------------------------------------------------
@@ -189,9 +204,29 @@ class Heartbeat(_Message, frozen=True, array_like=True, tag="heartbeat"):
     resident_bytes: int
     resumed_at: float
     """``time.time()`` of the first invocation in this incarnation, 0 before: for the recovery benchmark."""
+    calls: int = 0
+    blocked: int = 0
+    metrics: list[list[Any]] = []
+    """``[typename, name, kind, value]`` of what functions count themselves (see ``core.metrics``)."""
 
 
-ToSupervisor = Warm | Ready | Prepared | Refused | Applied | Changed | Loss | Fatal | Heartbeat
+class LettersDone(_Message, frozen=True, array_like=True, tag="letters-done"):
+    """The answer to ``Letters``.
+
+    ``found``: key and content of letters; ``total``: how many fit. ``outcomes``: for each key of a change, as in ``core.letters``;
+    it is part of every checkpoint of this incarnation behind ``cut``. ``error``: why there is no answer.
+    """
+
+    incarnation: int
+    request: int
+    found: list[tuple[bytes, bytes]]
+    total: int
+    outcomes: list[str]
+    cut: int
+    error: str
+
+
+ToSupervisor = Warm | Ready | Prepared | Refused | Applied | Changed | Loss | Fatal | Heartbeat | LettersDone
 
 
 def encode_control(message: ToShard | ToSupervisor) -> bytes:

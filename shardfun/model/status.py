@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 
@@ -28,6 +30,12 @@ class ShardStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The function type that runs now, and since when, if it has run for longer than a heartbeat."""
     resumed_at: float = 0.0
     """Unix time of the first invocation in this incarnation, 0 before."""
+    calls: int = 0
+    """Async and blocking functions and operations under way."""
+    blocked: int = 0
+    """Addresses that are busy with one of these, or wait for another attempt."""
+    metrics: list[list[Any]] = []
+    """What functions count themselves: ``[typename, name, kind, value]``; the value of a histogram is ``[sum, counts]``."""
 
 
 class CheckpointStatus(msgspec.Struct, frozen=True, kw_only=True):

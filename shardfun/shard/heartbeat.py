@@ -77,6 +77,9 @@ def figures_of(core: ShardCore, long_runs: LongRuns, resumed_at: float) -> Heart
         cached_bytes=core.table.cached_bytes,
         resident_bytes=resident_bytes(),
         resumed_at=resumed_at,
+        calls=core.dispatcher.calls.running,
+        blocked=core.dispatcher.calls.blocked,
+        metrics=core.dispatcher.metrics.snapshot(),
     )
 
 

@@ -58,6 +58,9 @@ def shard_status(shard: int, handle: ShardHandle | None, coordinator: Coordinato
         heartbeat_age_s=now - handle.heard_at,
         running=long_run,
         resumed_at=beat.resumed_at,
+        calls=beat.calls,
+        blocked=beat.blocked,
+        metrics=beat.metrics,
     )
 
 
