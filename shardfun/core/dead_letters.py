@@ -16,17 +16,17 @@ from shardfun.core.records import RecordTable
 from shardfun.model.address import Address
 from shardfun.model.columns import UndecodableMessage
 from shardfun.model.keyspace import slot_of, slot_range
+from shardfun.model.letters import INGRESS_RECORD, LetterName
 from shardfun.model.payload import END, Encoded, Payloads
 
 CONTEXTS_MAX = 100  # of exceptions that were raised while another was handled
 PAYLOAD_CHARACTERS = 2000  # of the text that stands for a payload that has no encoding
-INGRESS_RECORD = "ingress record"  # the payload type of a dead letter that never became a message
 
 
 class DeadLetters:
     """Writes the dead letters of one shard in one incarnation.
 
-    ``count`` is the total of the surviving history; ``now`` the wall clock in unix seconds.
+    ``count``: how many there are; ``now``: the wall clock in unix seconds.
     """
 
     def __init__(self, table: RecordTable, shard: int, shards: int) -> None:
@@ -66,6 +66,8 @@ class DeadLetters:
         except Exception as error:  # noqa: BLE001 - often the very reason why the message failed; a letter has to be written
             plain = f"{value!r:.{PAYLOAD_CHARACTERS}}"
             reason += f" (the payload cannot be encoded: {error!r:.200})"
+            self._write(target, sender, described.name, plain, reason, trace, attempts, lossy=True)
+            return
         self._write(target, sender, described.name, plain, reason, trace, attempts)
 
     def park_undecodable(self, typename: str, message: UndecodableMessage) -> None:
@@ -85,6 +87,8 @@ class DeadLetters:
         reason: str,
         trace: str,
         attempts: int,
+        *,
+        lossy: bool = False,
     ) -> None:
         self._in_cut += 1
         self.count += 1
@@ -92,8 +96,7 @@ class DeadLetters:
         slot = slot_of(target.id)
         if not low <= slot < high:  # a record that was not routed yet, or a message that cannot leave
             slot = low
-        number = self._cut.to_bytes(8, "big") + self._in_cut.to_bytes(4, "big") + self._shard.to_bytes(2, "big")
-        letter = {
+        letter: dict[str, Any] = {
             "payload_type": payload_type,
             "payload": payload,
             "target": list(target),
@@ -104,7 +107,10 @@ class DeadLetters:
             "checkpoint": self._cut,
             "time": self.now,
         }
-        self._table.cells.put(slot.to_bytes(2, "big") + DEAD_LETTER_KIND, number, cbor2.dumps(letter))
+        if lossy:
+            letter["lossy"] = True
+        name = LetterName(self._cut, self._in_cut, self._shard).encode()
+        self._table.cells.put(slot.to_bytes(2, "big") + DEAD_LETTER_KIND, name, cbor2.dumps(letter))
 
 
 def describe_error(error: BaseException, traceback_bytes: int) -> tuple[str, str]:

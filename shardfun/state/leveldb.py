@@ -35,6 +35,7 @@ CHUNK_RECORDS = 2000
 CHUNK_BYTES = 4 << 20
 FILL_RECORDS = 250  # how often the size of a growing batch is looked at
 SCAN_RECORDS = 256  # pairs fetched each time the lock is taken
+SCAN_SEEKS = 100
 
 _NOTHING = (b"\xff\xff", b"\xff\xff\xff")  # a key range that is always empty
 _ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.EACCES, errno.EPERM)
@@ -130,6 +131,27 @@ class Database:
             iterator = self._db.iterator(start=start, stop=stop, verify_checksums=True, fill_cache=False)
             return self._fetch(iterator, self._generation)
 
+    def scan_kind(self, kind: bytes, first: int, end: int) -> Iterator[tuple[bytes, bytes]]:
+        """Pairs of the slots ``first`` to before ``end`` whose key has ``kind`` behind the slot. Goes from slot to slot by seeks,
+        so what is of other kinds is not read.
+        """
+        with self.exclusive:
+            if self._db is None:
+                raise self._closed()
+            start, stop = first.to_bytes(2, "big"), end.to_bytes(2, "big")
+            iterator = self._db.iterator(start=start, stop=stop, verify_checksums=True, fill_cache=False)
+            generation = self._generation
+        at: bytes | None = start + kind
+        while at is not None:
+            with self.exclusive:
+                if generation != self._generation:
+                    raise StorageError(f"{self.path}: the store was opened again during a scan; scan again")
+                try:
+                    pairs, at = _of_kind(iterator, kind, at)
+                except plyvel.Error as error:
+                    raise self._mapped(error, "scan") from error
+            yield from pairs
+
     def _fetch(self, iterator: Any, generation: int) -> Iterator[tuple[bytes, bytes]]:
         while True:
             with self.exclusive:
@@ -212,3 +234,23 @@ def _fill(batch: Any, block: RecordBlock) -> None:
 def _text(error: plyvel.Error) -> str:
     """LevelDB's message, which plyvel hands on as bytes."""
     return " ".join(part.decode(errors="replace") if isinstance(part, bytes) else str(part) for part in error.args)
+
+
+def _of_kind(iterator: Any, kind: bytes, at: bytes) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+    """Some pairs of a kind from the key ``at`` on, and the key to go on from; ``None`` at the end."""
+    pairs: list[tuple[bytes, bytes]] = []
+    for _ in range(SCAN_SEEKS):
+        prefix = at[:2] + kind
+        iterator.seek(at)
+        for pair in iterator:
+            key = pair[0]
+            if not key.startswith(prefix):
+                break
+            pairs.append(pair)
+            if len(pairs) == SCAN_RECORDS:
+                return pairs, key + b"\0"
+        else:
+            return pairs, None
+        slot = int.from_bytes(key[:2], "big") + (key[2:3] > kind)
+        at = slot.to_bytes(2, "big") + kind
+    return pairs, at

@@ -107,6 +107,10 @@ class LevelDBStore:
         """
         return self._database.scan(prefix + start, min(_end_of_prefix(prefix), RESERVED))
 
+    def scan_kind(self, kind: bytes, slots: tuple[int, int]) -> Iterator[tuple[bytes, bytes]]:
+        """The keys of one kind in a range of slots, slot by slot, and their values. Fails if the store is opened again meanwhile."""
+        return self._database.scan_kind(kind, *slots)
+
     # ---- deltas ----------------------------------------------------------------------------------------------------------
     def write_delta(self, header: DeltaHeader, blocks: Sequence[RecordBlock], queues: bytes) -> DeltaSummary:
         """Write one immutable delta durably.
