@@ -80,8 +80,9 @@ class Cells:
 
         Only the changed ones are held in memory; the rest streams from the store.
         """
-        changed = in_range(self._frozen.get(prefix, {}), start, stop)
-        changed.update(in_range(self._changes.get(prefix, {}), start, stop))
+        frozen, changes = self._frozen, self._changes  # at once: a blocking function's thread may ask while the loop cuts
+        changed = in_range(frozen.get(prefix, {}), start, stop)
+        changed.update(in_range(changes.get(prefix, {}), start, stop))
         return overlay(changed, self._stored(prefix, start, stop))
 
     def _stored(self, prefix: bytes, start: bytes, stop: bytes | None) -> Iterator[tuple[bytes, bytes]]:

@@ -18,6 +18,7 @@ from shardfun.errors import DefinitionError, PayloadTypeError
 from shardfun.model.address import Address
 from shardfun.model.conversion import plain_of, value_of
 from shardfun.model.keyspace import slot_of
+from shardfun.model.ordered_keys import KeyType
 from shardfun.model.payload import SCALARS, Payloads, PayloadType, type_name
 from shardfun.model.upgrade import FIRST_VERSION, Upgrade, newer
 
@@ -77,6 +78,21 @@ class FieldSpec:
             msg = f"state field {self.name!r}: the value cannot be encoded: {error}"
             raise PayloadTypeError(msg) from error
 
+    def encode_checked(self, value: Any) -> bytes:
+        """As ``encode``, and what is inside the value is checked, too: constructors of structs do not.
+
+        Raises:
+            PayloadTypeError: it, or a part of it, is not of the declared type, or cannot be encoded.
+        """
+        encoded = self.encode(value)
+        if self.types and not self.scalar:
+            try:
+                value_of(cbor2.loads(encoded), self.annotation)
+            except Exception as error:  # a constructor may be user code
+                msg = f"state field {self.name!r}: the value is not of the declared type: {error}"
+                raise PayloadTypeError(msg) from error
+        return encoded
+
     def from_plain(self, plain: Any) -> Any:
         """A stored value back.
 
@@ -123,7 +139,7 @@ class CollectionSpec:
 
     name: str
     kind: Literal["map", "buffer", "registry"]
-    key: Any = None
+    key: KeyType | None = None
     item: FieldSpec | None = None
     expiry: Expiry | None = None
 

@@ -58,6 +58,15 @@ class Expiry:
     mode: ExpiryMode
     ttl_ms: int
 
+    def is_renewed_by_read(self, deadline_ms: int | None, now_ms: int) -> bool:
+        """Whether a read at ``now_ms`` puts off the end (``deadline_ms``; ``None``: not set yet)."""
+        return self.mode is ExpiryMode.AFTER_ACCESS and is_worth_moving(deadline_ms, self.ttl_ms, now_ms)
+
+
+def is_worth_moving(deadline_ms: int | None, ttl_ms: int, now_ms: int) -> bool:
+    """Whether a deadline would move by more than a sixteenth of the time to live: else every read would be a write."""
+    return deadline_ms is None or (now_ms + ttl_ms - deadline_ms) * 16 > ttl_ms
+
 
 @dataclass(frozen=True, slots=True)
 class FailurePolicy:
