@@ -22,6 +22,7 @@ SLICE_S = 0.002
 CHUNK_S = 0.001  # a chunk of one function type should take about half of this
 CHECKPOINT_PIECE_S = 0.001
 FRAMES_PER_TURN = 8
+CLOCK_CHECK_S = 2.0  # the wall clock, which timers follow, may be set while the loop sleeps by the monotonic one
 
 _clock = time.perf_counter
 
@@ -66,8 +67,8 @@ class HotLoop:
         core = self.core
         now = _clock()
         deadline = now + SLICE_S
-        core.advance(time.time())
-        busy = self._receive(core)
+        busy = core.advance(time.time())
+        busy |= self._receive(core)
         busy |= core.fill_mailboxes()
         busy |= self._run(core, deadline)
         core.check_backlog(core.backlog)
@@ -82,8 +83,11 @@ class HotLoop:
     @property
     def wake_at(self) -> float | None:
         """When to iterate again although nothing arrives: monotonic seconds."""
-        times = [at for at in (self._ingress.wake_at, self._egress.wake_at) if at is not None]
-        return min(times, default=None)
+        times = [self._ingress.wake_at, self._egress.wake_at]
+        due_ms = self.core.wake_at_ms
+        if due_ms is not None:
+            times.append(time.monotonic() + min(due_ms / 1000 - time.time(), CLOCK_CHECK_S))
+        return min((at for at in times if at is not None), default=None)
 
     def _receive(self, core: ShardCore) -> bool:
         busy = False

@@ -44,6 +44,8 @@ from shardfun.model.control import (
     Fatal,
     Finish,
     Heartbeat,
+    Letters,
+    LettersDone,
     Loss,
     Ready,
     Reset,
@@ -54,7 +56,7 @@ from shardfun.model.control import (
     encode_control,
 )
 from shardfun.model.exits import EXIT_THREADS_STUCK
-from shardfun.model.keyspace import owner_of
+from shardfun.model.keyspace import owner_of, slot_range
 from shardfun.ports import EgressSink, IngressReader, Partition
 from shardfun.shard.calls import Calls
 from shardfun.shard.crumbs import open_crumbs
@@ -187,7 +189,11 @@ class ShardProcess:
         return started
 
     async def _park(self) -> None:
-        wake_at = self._loop.wake_at if self._loop is not None and (self._running or self._finishing) else None
+        wake_at = None
+        if self._finishing and self._egress is not None:
+            wake_at = self._egress.wake_at
+        elif self._running and self._loop is not None:
+            wake_at = self._loop.wake_at
         if wake_at is None:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
             return
@@ -220,11 +226,33 @@ class ShardProcess:
                     if self._core is not None and self._running:
                         self._core.on_control(message)
                         self._perform()
+                case Letters():
+                    self._letters(message)
                 case Finish():
                     self._finishing = self._core is not None and message.incarnation == self._core.incarnation
                 case _:
                     assert_never(message)
         return busy
+
+    def _letters(self, message: Letters) -> None:
+        """Without an answer: who asks begins again with the next incarnation."""
+        core = self._core
+        if core is None or not self._running or self._finishing or message.incarnation != core.incarnation:
+            return
+        if message.action in {"replay", "drop"}:
+            outcomes = core.change_letters(message.action, message.keys)
+            self.send(LettersDone(core.incarnation, message.request, [], 0, outcomes, core.participant.cut, ""))
+        else:
+            slots = slot_range(core.identity.shard, core.identity.shards)
+            self._storage.find_letters(slots, message, lambda result: self._letters_found(core, message, result))
+
+    def _letters_found(self, core: ShardCore, message: Letters, result: Any) -> None:
+        if isinstance(result, Failed):
+            answer = LettersDone(core.incarnation, message.request, [], 0, [], 0, str(result.error))
+        else:
+            found, total, applied = result
+            answer = LettersDone(core.incarnation, message.request, found, total, [], applied, "")
+        self.send(answer)
 
     def _assign(self, message: Assign) -> None:
         identity = ShardIdentity(message.job, message.shard, message.shards)
