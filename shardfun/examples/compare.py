@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 Record = dict[str, Any]
 
@@ -69,11 +69,11 @@ def read_records(path: Path) -> tuple[list[Record], list[str]]:
     damaged: list[str] = []
     for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
         try:
-            record = json.loads(line)
+            record: Any = json.loads(line)
         except ValueError:
             record = None
         if isinstance(record, dict) and line.endswith(b"\n"):
-            records.append(record)
+            records.append(cast("Record", record))
         else:
             damaged.append(f"{path.name}, line {number}: expected one JSON object and a line end, found {line[:80]!r}")
     return records, damaged

@@ -1,4 +1,7 @@
-"""Checked by mypy, never run: what an author's editor knows. Each ``# error: code`` says that mypy must object to its line."""
+"""Checked by mypy and pyright, never run: what an author's editor knows.
+
+Each ``# error: code`` says that mypy must object to its line, with this code; pyright has other codes.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from typing import Any, assert_type
 
 import msgspec
 
-from shardfun import Address, App, Context, Message, State, Value, value
+from shardfun import Address, App, Context, Message, OperationResult, OperationStatus, State, Value, retry, value
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -69,3 +72,66 @@ def route(record: Any) -> list[Message]:
 @app.router("in")  # error: type-var
 def no_messages(record: Any) -> int:
     return 1
+
+
+class Other(State):
+    seen: Value[bool] = value(False)
+
+
+@app.function("t/plain")
+def stateless(ctx: Context, message: int) -> None:
+    assert_type(ctx.self, Address)
+    assert_type(ctx.state, State)
+    ctx.state.count = 1  # error: attr-defined
+    ctx.emit("out", message)
+    ctx.emit(message, 1)  # error: arg-type
+
+
+@app.function("t/slow", timeout=5.0, on_failure=retry(attempts=3, backoff=0.1))
+async def slow(ctx: Context[Cart], message: Item) -> None:
+    assert_type(ctx.state.count, int)
+    ctx.state.count = "text"  # error: assignment
+
+
+@app.function("t/slow", timeout="5 s")  # error: arg-type
+def wrong_option(ctx: Context, message: int) -> None: ...
+
+
+@app.function("t/*")
+def anything(ctx: Context[Other], message: Item | OperationResult[Item, int]) -> None:
+    if isinstance(message, OperationResult):
+        assert_type(message.metadata, Item)
+        assert_type(message.status, OperationStatus)
+        assert_type(message.value, int | None)
+        ctx.state.seen = message.status is OperationStatus.SUCCESS
+    else:
+        ctx.send(ctx.self.typename, "x", message.number)
+
+
+@app.handler("t/*")
+def more(ctx: Context[Other], message: str) -> None:
+    assert_type(ctx.state.seen, bool)
+
+
+@app.handler("t/*")  # error: type-var
+def returns_too(ctx: Context[Other], message: bytes) -> bytes:
+    return message
+
+
+@app.upgrade(Item, version=2, formerly=("old.Item",))
+def upgrade_item(version: int, fields: dict[str, Any]) -> dict[str, Any]:
+    return {"number": fields["n"]}
+
+
+@app.upgrade(Cart, version="2")  # error: arg-type
+def upgrade_cart(version: int, fields: dict[str, Any]) -> dict[str, Any]:
+    return fields
+
+
+@app.upgrade(Other, version=2)  # error: type-var
+def upgrade_other(fields: dict[str, Any]) -> dict[str, Any]:
+    return fields
+
+
+App("x", egresses=("late",))
+App("x", egresses=5)  # error: arg-type

@@ -43,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"bank: {error}", file=sys.stderr)
         return EXIT_UNUSABLE
+    assert options.check is not None, "the parser wants one of the two"
     count, sentences = _differences(options.check, transfers, strict=options.strict)
     for sentence in sentences[:DIFFERENCES_MAX]:
         print(f"  {sentence}")

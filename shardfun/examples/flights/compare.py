@@ -28,7 +28,7 @@ def compare_results(published: Path, plain: Path) -> list[Comparison]:
         OSError: a file of the plain result is missing.
         ValueError: a file of the plain result is damaged.
     """
-    comparisons = []
+    comparisons: list[Comparison] = []
     for egress in EGRESSES:
         expected, damaged = read_records(plain / f"{egress}.jsonl")
         if damaged:
