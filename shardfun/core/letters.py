@@ -47,7 +47,9 @@ def _each(dispatcher: Dispatcher, keys: Sequence[bytes], act: Callable[[dict[str
         try:
             act(cbor2.loads(raw))
         except Exception as error:  # noqa: BLE001 - conversions and upgrades may be user code
-            outcomes.append(f"{error!s:.500}" if isinstance(error, InvocationError) else f"{type(error).__name__}: {error!s:.500}")
+            outcomes.append(
+                f"{error!s:.500}" if isinstance(error, InvocationError) else f"{type(error).__name__}: {error!s:.500}"
+            )
             continue
         dispatcher.table.cells.put(prefix, name, None)
         dispatcher.letters.count -= 1

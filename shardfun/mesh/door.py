@@ -1,28 +1,43 @@
-"""A question and answer socket: how another process asks a running node for its status."""
+"""A question and answer socket: how another process asks a running node something."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pynng
+import trio
 
 from shardfun.errors import UnavailableError
 
 QUESTION_BYTES_MAX = 64 << 10
 ANSWER_BYTES_MAX = 16 << 20
+QUESTIONS_AT_ONCE = 8
+
+Answerer = Callable[[bytes], Awaitable[bytes]]
 
 
-async def answer_questions(url: str, answer: Callable[[bytes], bytes]) -> None:
-    """Answer on ``url`` (ipc) until cancelled. Whoever may open the socket file may ask; the file is private."""
+async def answer_questions(url: str, answer: Answerer) -> None:
+    """Answer on ``url`` (ipc) until cancelled, some questions at once: one may have to wait for a checkpoint.
+
+    Whoever may open the socket file may ask; the file is private.
+    """
     with pynng.Rep0(recv_max_size=QUESTION_BYTES_MAX) as socket:
         socket.listen(url)
         Path(url.removeprefix("ipc://")).chmod(0o600)  # noqa: ASYNC240 - one system call on a socket file
+        async with trio.open_nursery() as nursery:
+            for _ in range(QUESTIONS_AT_ONCE):
+                nursery.start_soon(_answer_in_turn, socket, answer)
+
+
+async def _answer_in_turn(socket: pynng.Rep0, answer: Answerer) -> None:
+    with socket.new_context() as context:
         while True:
-            question = await socket.arecv()
+            question = await context.arecv()
+            raw = await answer(question)
             with contextlib.suppress(pynng.NNGException):  # who asked may be gone
-                await socket.asend(answer(question))
+                await context.asend(raw)
 
 
 def ask(url: str, question: bytes, timeout_s: float) -> bytes:

@@ -20,6 +20,8 @@ from shardfun.core.participant import ShardIdentity
 from shardfun.core.snapshot import EMPTY_QUEUES, Queues, decode_queues
 from shardfun.errors import CorruptionError, StorageError
 from shardfun.model.address import is_declared
+from shardfun.model.control import Letters
+from shardfun.shard.letters import find_letters
 from shardfun.shard.worker import Failed, Worker
 from shardfun.state.options import StoreOptions
 from shardfun.state.store import LevelDBStore
@@ -79,6 +81,11 @@ class Storage:
         """Apply a complete checkpoint; the result is, for the end of a bounded run, the ids with state by typename."""
         restore = self._restores
         self._worker.submit(lambda: self._apply(effect, restore), done)
+
+    def find_letters(self, slots: tuple[int, int], question: Letters, done: Done) -> None:
+        """Look for dead letters; the result is what ``find_letters`` gives, and the checkpoint as of which."""
+        store = self._open_store()
+        self._worker.submit(lambda: (*find_letters(store, slots, question), store.applied), done)
 
     def give_up(self) -> None:
         """The process ends: a job that waits for the disk to recover shall not wait any longer."""

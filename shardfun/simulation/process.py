@@ -6,6 +6,7 @@ may act, or this one may die.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, assert_never
 
 from shardfun.core.careful import Breadcrumb
@@ -14,12 +15,15 @@ from shardfun.core.function import parse_state_key
 from shardfun.core.participant import ShardIdentity
 from shardfun.core.shard import ShardCore, StartPoint
 from shardfun.core.snapshot import EMPTY_QUEUES, decode_queues
+from shardfun.errors import FunctionRestartError
 from shardfun.model.control import (
     Abort,
     Assign,
     Changed,
     Complete,
     Finish,
+    Letters,
+    Loss,
     Ready,
     Reset,
     Start,
@@ -30,12 +34,13 @@ from shardfun.model.control import (
 )
 from shardfun.model.crumbs import TABLE_BYTES, CrumbTable
 from shardfun.model.delta import StoredDelta, checkpoint_name
+from shardfun.simulation.calls import Calls
 from shardfun.simulation.channels import Channels
 from shardfun.simulation.doors import Doors
 from shardfun.simulation.network import Late
 from shardfun.simulation.storage import Job, StorageThread
 from shardfun.simulation.surroundings import JOB, Surroundings
-from shardfun.simulation.truth import records_in_memory
+from shardfun.simulation.truth import cells_now, records_in_memory
 from shardfun.simulation.violation import wrong
 from shardfun.state.memory import MemoryStore
 
@@ -70,8 +75,7 @@ class ShardProcess:
         self._reported_cut = -1
         self._urgent_cut = -1
         self._finishing = False
-        self.calls: list[StartCall] = []
-        """Calls that the core has begun and that have not ended."""
+        self._calls = Calls(around.chance)
 
     def note(self, event: str, detail: str = "") -> None:
         """Write down an event of this process."""
@@ -106,8 +110,8 @@ class ShardProcess:
                 if self.running_core is not None and message.incarnation == self.running_core.incarnation:
                     self._finishing = True
                     self.note("finish")
-            case Assign():
-                raise AssertionError("simulated processes are assigned when they are made")
+            case Assign() | Letters():
+                raise AssertionError("simulated processes are assigned when they are made, and nobody asks for their dead letters")
             case _:
                 assert_never(message)
 
@@ -116,10 +120,10 @@ class ShardProcess:
         assert core is not None
         self.note(type(message).__name__.lower(), f"{checkpoint_name(message.checkpoint)} in {message.incarnation}")
         stale = message.incarnation != core.incarnation
-        before = _observable(core) if stale or isinstance(message, Abort) else None
+        before = self._observable(core) if stale or isinstance(message, Abort) else None
         cut = core.participant.cut
         core.on_control(message)
-        if before is not None and _observable(core) != before:
+        if before is not None and self._observable(core) != before:
             wrong(f"{self.name}: {message} changed what can be observed")
         if stale and core.participant.cut != cut:
             wrong(f"{self.name}: {message} of another incarnation made a cut")
@@ -166,6 +170,7 @@ class ShardProcess:
         self.note("reset", f"to {checkpoint_name(message.complete)} in {message.incarnation}")
         self._reset = message
         self._previous = self.core or self._previous
+        self._calls.reset()
         self.core = None
         self.running = self._finishing = False
         self._submit("recover", lambda: self._store.recover(message.complete, message.digest), self._recovered, message)
@@ -243,17 +248,64 @@ class ShardProcess:
         core = self.running_core
         if core is None or not core.may_execute:
             return False
+        return self._guarded(core, self._execute)
+
+    def _execute(self, core: ShardCore) -> bool:
         core.advance(self._around.trace.now)
         before = core.dispatcher.invocations
         target = core.run(self._around.chance.randint(1, self._around.options.run_messages))
         if target is None:
             return False
-        count = core.dispatcher.invocations - before
-        self._around.executed += count
-        self.note("ran", f"{count} of {target.typename}")
+        self.note("ran", f"{core.dispatcher.invocations - before} of {target.typename}")
+        return True
+
+    def pass_time(self) -> bool:
+        """Do what is due: timers, further attempts."""
+        core = self.running_core
+        if core is None:
+            return False
+        due = core.wake_at_ms
+        return due is not None and due <= self._around.trace.now * 1000 and self._guarded(core, self._advance)
+
+    def _advance(self, core: ShardCore) -> bool:
+        worked = core.advance(self._around.trace.now)
+        if worked:
+            self.note("on time", f"{core.dispatcher.waiting} messages wait")
+        return worked
+
+    def call_step(self) -> bool:
+        """A call goes on."""
+        if self.running_core is None:
+            return False
+        happened = self._calls.step(faults=self._around.faults.active)
+        if happened:
+            self.note("call", happened)
+            self._find_violations()
+        return bool(happened)
+
+    def call_result(self) -> bool:
+        """The loop hears of the end of a call."""
+        core = self.running_core
+        return core is not None and self._guarded(core, self._calls.report)
+
+    def _guarded(self, core: ShardCore, work: Callable[[ShardCore], bool]) -> bool:
+        """Work that runs user code, whose failure may end the incarnation."""
+        before = core.dispatcher.invocations
+        try:
+            worked = work(core)
+        except FunctionRestartError as error:
+            self.running = False
+            self.send_control(Loss(core.incarnation, -1, str(error)))
+            self.note("restart", str(error))
+            worked = True
+        self._around.executed += core.dispatcher.invocations - before
+        self._find_violations()
+        self._perform()
+        return worked
+
+    def _find_violations(self) -> None:
         if self._around.workload.violations:
             wrong(f"{self.name}: {self._around.workload.violations[0]}")
-        return True
 
     def forget(self) -> bool:
         """Drop records that nobody uses."""
@@ -327,7 +379,7 @@ class ShardProcess:
                     self._submit("apply", apply, self._applied, (core, checkpoint))
                     self._submit("maintain", self._store.maintain, self._ignored, None)
                 case StartCall():
-                    self.calls.append(effect)
+                    self._calls.start(effect)
                 case _:
                     assert_never(effect)
 
@@ -364,25 +416,27 @@ class ShardProcess:
         core.delta_applied(checkpoint, stored)
         self._perform()
 
+    def _observable(self, core: ShardCore) -> tuple[Any, ...]:
+        """What functions and peers can tell of a shard."""
+        dispatcher = core.dispatcher
+        return (
+            records_in_memory(core),
+            cells_now(core, dict(self._store.scan())),
+            core.dispatcher.calls.waiting,
+            dispatcher.waiting,
+            [dispatcher.outgoing(link.peer) for link in core.links],
+            dict(core.positions),
+            core.participant.cut,
+            {name: log.emitted for name, log in core.egress.items()},
+        )
+
     # ---- the end --------------------------------------------------------------------------------------------------------
     def kill(self) -> None:
         """The process is gone, whatever it was doing."""
         around = self._around
+        self._calls.reset()
         outcome = self._storage.kill(around.chance)
         self._doors.kill()
         around.network.process_ended(self.shard, around.chance, around.options.rates.stale)
         around.controls.to_shard[self.shard].clear()
         around.trace.note(self.name, "killed", outcome)
-
-
-def _observable(core: ShardCore) -> tuple[Any, ...]:
-    """What functions and peers can tell of a shard."""
-    dispatcher = core.dispatcher
-    return (
-        records_in_memory(core.table),
-        dispatcher.waiting,
-        [dispatcher.outgoing(link.peer) for link in core.links],
-        dict(core.positions),
-        core.participant.cut,
-        {name: log.emitted for name, log in core.egress.items()},
-    )

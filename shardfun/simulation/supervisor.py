@@ -23,6 +23,7 @@ from shardfun.model.control import (
     Complete,
     Fatal,
     Heartbeat,
+    LettersDone,
     Loss,
     Prepared,
     Ready,
@@ -121,7 +122,7 @@ class Supervisor:
                 coordinator.on_changed(message)
             case Loss():
                 coordinator.on_loss(message, now)
-            case Heartbeat() | Warm() | Fatal():
+            case Heartbeat() | Warm() | Fatal() | LettersDone():
                 raise AssertionError("simulated processes send none of these")
             case _:
                 assert_never(message)

@@ -1,11 +1,11 @@
 """The supervisor: starts shard processes, watches them, coordinates checkpoints. It handles no messages of the application.
 
 In reading order: ``node`` (the whole), ``pool`` (processes, warm and assigned), ``liveness`` (who counts as dead), ``disk`` (what is
-written durably), ``leftovers`` (what a killed node left), ``status``
-(what it says of itself).
+written durably), ``postmortem`` (what a process died of), ``leftovers`` (what a killed node left), ``letters`` (dead letters that
+somebody asks for), ``status`` (what it says of itself).
 """
 
 from shardfun.supervisor.node import Supervisor
-from shardfun.supervisor.status import query_status
+from shardfun.supervisor.status import ask_for_letters, query_status
 
-__all__ = ["Supervisor", "query_status"]
+__all__ = ["Supervisor", "ask_for_letters", "query_status"]

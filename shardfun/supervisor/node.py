@@ -42,20 +42,24 @@ from shardfun.model.control import (
     Changed,
     Fatal,
     Heartbeat,
+    LettersDone,
     Loss,
     Prepared,
     Ready,
     Refused,
     Reset,
+    ToShard,
     ToSupervisor,
     Warm,
 )
 from shardfun.model.delta import checkpoint_name
+from shardfun.model.questions import STATUS, Refusal, decode_question
 from shardfun.model.status import NodeStatus
 from shardfun.state.directory import DataDirectory, JobIdentity, NodeRecord
 from shardfun.state.files import DIRECTORY_MODE, storage_error
 from shardfun.supervisor.disk import FULL, Disk, manifest_of
 from shardfun.supervisor.leftovers import RUNTIME_PREFIX, clean_up, mark_of, runtime_parent
+from shardfun.supervisor.letters import LetterDesk
 from shardfun.supervisor.liveness import overdue
 from shardfun.supervisor.pool import Pool, ShardHandle
 from shardfun.supervisor.postmortem import examine
@@ -93,6 +97,7 @@ class Supervisor:
         self._end = trio.Event()
         self._tick_now = trio.Event()
         self._disk: Disk | None = None
+        self._letters: LetterDesk | None = None
         self._started_at = time.monotonic()
         self._outcome = ""
         self._ended = False
@@ -176,6 +181,7 @@ class Supervisor:
     async def _serve(self) -> None:
         assert self._coordinator is not None
         self._disk = Disk(self._fail)
+        self._letters = LetterDesk(self._coordinator, self.config.shards, self._send, self._perform)
         self._pool = Pool(self.config, self._runtime_dir, self._receive, self._died, self._write_node, self._fail)
         try:
             async with trio.open_nursery() as nursery:
@@ -225,11 +231,7 @@ class Supervisor:
         for effect in coordinator.take_effects():
             match effect:
                 case Send(shard, message):
-                    handle = self._serving.get(shard)
-                    if handle is not None:
-                        if isinstance(message, Reset):
-                            handle.reset_at = trio.current_time()
-                        handle.send(message)
+                    self._send(shard, message)
                 case RaiseIncarnation():
                     disk.submit(self._directory.next_incarnation, self._incarnation_raised)
                 case FillVacancy(shard):
@@ -249,6 +251,15 @@ class Supervisor:
                 case _:
                     assert_never(effect)
         self._tick_now.set()
+        if self._letters is not None:
+            self._letters.wake()
+
+    def _send(self, shard: int, message: ToShard) -> None:
+        handle = self._serving.get(shard)
+        if handle is not None:
+            if isinstance(message, Reset):
+                handle.reset_at = trio.current_time()
+            handle.send(message)
 
     def _incarnation_raised(self, incarnation: int) -> None:
         log.debug("incarnation raised", incarnation=incarnation)
@@ -303,6 +314,9 @@ class Supervisor:
                     self._pool.release_spares()
             case Changed():
                 coordinator.on_changed(message)
+            case LettersDone():
+                assert self._letters is not None
+                self._letters.on_done(shard, message)
             case Loss():
                 assert self._nursery is not None
                 self._nursery.start_soon(self._on_loss, message)
@@ -409,8 +423,14 @@ class Supervisor:
     def _status_url(self) -> str:
         return f"ipc://{self._runtime_dir / 'status.ipc'}"
 
-    def _answer(self, _question: bytes) -> bytes:
-        return msgspec.json.encode(self.status())
+    async def _answer(self, question: bytes) -> bytes:
+        if question == STATUS:
+            return msgspec.json.encode(self.status())
+        try:
+            assert self._letters is not None
+            return msgspec.json.encode(await self._letters.answer(decode_question(question)))
+        except ShardfunError as error:
+            return msgspec.json.encode(Refusal(code=error.code, message=str(error), exit_code=error.exit_code))
 
     def _write_node(self) -> None:
         """Keep on disk who runs here, for ``status`` and for the clean-up of the next start."""
