@@ -16,7 +16,7 @@ import cbor2
 
 from shardfun.core.dead_letters import describe_error
 from shardfun.core.queue import Row
-from shardfun.errors import PayloadTypeError
+from shardfun.errors import InvocationError, PayloadTypeError, UnknownTargetError
 from shardfun.model.address import Address
 from shardfun.model.columns import UndecodableMessage
 from shardfun.model.operations import OperationResult, OperationStatus
@@ -140,26 +140,31 @@ class Operations:
         dispatcher = self._dispatcher
         for suffix, raw in list(dispatcher.table.cells.scan(OPERATIONS)):
             address, caller, type_name, data = cbor2.loads(raw)
-            target = dispatcher.types.get(address[0])
             sender = None if caller is None else Address(*caller)
             self.pending += 1
             self._forget(int.from_bytes(suffix, "big"))
             try:
+                target = _resolve(dispatcher, address[0])
                 value = _decode_lost(target, type_name, data)
-            except PayloadTypeError as error:
+            except InvocationError as error:
                 reason = f"the result of an operation of {address[0]} cannot be delivered: {error}"
                 message = UndecodableMessage(address[1], sender, type_name, cbor2.loads(data), reason)
                 dispatcher.letters.park_undecodable(address[0], message)
             else:
-                assert target is not None
                 target.mailbox.rows.append((target, address[1], sender, value))
 
 
-def _decode_lost(target: FunctionType | None, type_name: str, data: bytes) -> Any:
-    """The message for a lost result, as the function declares it now."""
-    if target is None:
+def _resolve(dispatcher: Dispatcher, typename: str) -> FunctionType:
+    """The function type, also one of a namespace that nobody has sent to yet in this incarnation."""
+    try:
+        return dispatcher.resolve(typename)
+    except UnknownTargetError:
         msg = "the function does not exist (any more)"
-        raise PayloadTypeError(msg)
+        raise PayloadTypeError(msg) from None
+
+
+def _decode_lost(target: FunctionType, type_name: str, data: bytes) -> Any:
+    """The message for a lost result, as the function declares it now."""
     found = target.payloads.by_name.get(type_name)
     if found is None:
         msg = f"payload type {type_name!r} is not declared (any more)"

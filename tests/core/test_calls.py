@@ -480,3 +480,25 @@ def test_an_unknown_result_whose_function_is_gone_is_parked() -> None:
     assert "the function does not exist (any more)" in letter["reason"]
     assert letter["payload"]["metadata"] == "m1"
     assert letter["payload"]["status"] == OperationStatus.UNKNOWN.value
+
+
+def test_an_unknown_result_comes_to_a_function_of_a_namespace() -> None:
+    def namespace() -> App:
+        app = App("namespace")
+
+        @app.function("w/*")
+        def f(ctx: Context[Results], message: int | OperationResult[None, int]) -> None:
+            if isinstance(message, int):
+                ctx.start_operation(fetch, message)
+            else:
+                ctx.state.seen += (message.status.name,)
+
+        return app
+
+    core = core_of(namespace())
+    core.dispatcher.ingest_messages([("w/x", "a", 1)])
+    core.dispatcher.route()
+    run_all(core)
+    again = restored(core, namespace())
+    run_all(again)
+    assert record_of(again, "w/x", "a").seen == ("UNKNOWN",)
