@@ -1,0 +1,128 @@
+"""Looks into a shard without touching it: the state of an address, the addresses that have some, the dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import cbor2
+
+from shardfun.core.cells import Stored
+from shardfun.core.dispatch import FunctionType
+from shardfun.core.function import DEAD_LETTER_KIND, CollectionSpec, parse_state_key
+from shardfun.core.records import Generation
+from shardfun.core.shard import ShardCore
+from shardfun.errors import PayloadTypeError, nearest
+from shardfun.model.letters import DeadLetter, letter_of
+
+
+def state_of(core: ShardCore, store: Stored, typename: str, id: str) -> SimpleNamespace:
+    """The state of an address now: values as they are, maps as dicts, buffers as lists. Changing it changes nothing."""
+    target = core.dispatcher.resolve(typename)
+    record = _record(store, target, id)
+    if target.copies is None:
+        fields = target.function.spec.fields
+        return SimpleNamespace(
+            **{field.name: field.from_plain(cbor2.loads(field.encode(getattr(record, field.name)))) for field in fields}
+        )
+    state = target.copies.begin(record, core.table.cells, core.dispatcher.now_ms)
+    spec = target.function.spec
+    found = {field.name: getattr(state, field.name) for field in spec.fields}
+    for item in spec.collections:
+        found[item.name] = _collection(item, getattr(state, item.name))
+    return SimpleNamespace(**found)
+
+
+def _collection(item: CollectionSpec, collection: Any) -> Any:
+    if item.kind == "map":
+        return dict(collection.items())
+    if item.kind == "buffer":
+        return list(collection.view())
+    return collection
+
+
+def _record(store: Stored, target: FunctionType, id: str) -> Any:
+    """The record of an address, wherever it is; one that is not in memory is not put there."""
+    found = _in_memory(target.records, id)
+    if found is None:
+        blocked = target.blocked.get(id)
+        found = None if blocked is None else blocked.record
+    if found is None:
+        found = target.function.blank(id)
+        target.function.fill(found, store.get(found._key))  # noqa: SLF001 - a record's key has no public name: users see records
+    return found
+
+
+def _in_memory(records: Generation, id: str) -> Any:
+    for generation in (records.young, records.old, records.dying):
+        if id in generation:
+            return generation[id]
+    return None
+
+
+def set_state(core: ShardCore, typename: str, id: str, values: Mapping[str, Any]) -> None:
+    """Give an address a state, as if functions had made it.
+
+    Raises:
+        PayloadTypeError: there is no such field, or a value does not fit its declaration.
+    """
+    target = core.dispatcher.resolve(typename)
+    spec = target.function.spec
+    known = [field.name for field in spec.fields] + [item.name for item in spec.collections]
+    for name in values:
+        if name not in known:
+            raise PayloadTypeError(f"state of {typename}: there is no field {name!r}{nearest(name, known)}")
+    record = core.table.load(target.records, id)
+    if target.copies is not None:
+        state = target.copies.begin(record, core.table.cells, core.dispatcher.now_ms)
+        for name, value in values.items():
+            _set(spec.collections, state, name, value)
+        target.copies.commit(state, core.table)
+        return
+    core.table.touch(record)
+    for field in spec.fields:
+        if field.name in values:
+            encoded = field.encode(values[field.name])
+            if field.immutable:
+                setattr(record, field.name, field.from_plain(cbor2.loads(encoded)))
+            else:
+                target.function.set_mutable(record, field, encoded)
+    core.table.mark_dirty(record)
+
+
+def _set(collections: tuple[CollectionSpec, ...], state: Any, name: str, value: Any) -> None:
+    found = next((item for item in collections if item.name == name), None)
+    if found is None:
+        setattr(state, name, value)
+    elif found.kind == "map":
+        getattr(state, name).update(value)
+    elif found.kind == "buffer":
+        getattr(state, name).replace(list(value))
+    else:
+        raise PayloadTypeError(f"state field {name!r}: a registry cannot be given; let the function make it")
+
+
+def addresses_of(core: ShardCore, store: Stored, typename: str) -> list[str]:
+    """The ids of a function type that have state now, in order."""
+    target = core.dispatcher.resolve(typename)
+    records = target.records
+    function = target.function
+    found: dict[str, bool] = {}
+    for key, _ in store.scan():
+        address = parse_state_key(key)
+        if address is not None and address.typename == typename:
+            found[address.id] = True
+    live = {**records.dying, **records.old, **records.young}
+    live |= {id: blocked.record for id, blocked in target.blocked.items() if blocked.record is not None}
+    for id, record in live.items():
+        found[id] = function.encode_values(function.values_of(record)) is not None
+    return sorted(id for id, exists in found.items() if exists)
+
+
+def dead_letters_of(core: ShardCore, store: Stored) -> list[DeadLetter]:
+    """The dead letters of a shard, oldest first."""
+    letters: dict[bytes, bytes | None] = dict(store.scan())
+    letters |= core.table.cells.unapplied()
+    found = [(key, raw) for key, raw in letters.items() if raw is not None and key[2:3] == DEAD_LETTER_KIND]
+    return [letter_of(key, raw) for key, raw in sorted(found, key=lambda item: item[0][3:])]
