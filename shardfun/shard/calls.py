@@ -2,17 +2,17 @@
 
 Results come back on the loop through ``Completions``, like those of the workers, so the core is never touched from a task or a
 thread. Calls belong to an incarnation: a reset cancels them, and what still comes of them is dropped. A thread cannot be
-cancelled: it is given up, and when all threads are taken by such, the process has to go.
+cancelled: it is given up, and when all threads are held by such, the process has to go (``stuck``).
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
-import structlog
 import trio
 
 from shardfun.core.effects import StartCall
@@ -22,26 +22,26 @@ from shardfun.shard.worker import Completions
 Done = Callable[[int, Any, BaseException | None], None]
 """Called on the loop with the number of a call, its result, and what it raised."""
 
-log = structlog.get_logger("shardfun.shard")
-
-
 class Calls:
     """The calls of a shard process, over incarnations.
 
     Args:
         threads: of blocking code at once.
-        stuck: called when all threads are held by blocking code that was given up.
     """
 
-    def __init__(self, completions: Completions, threads: int, stuck: Callable[[], None]) -> None:
+    def __init__(self, completions: Completions, threads: int) -> None:
         self._completions = completions
         self._limiter = trio.CapacityLimiter(threads)
-        self._stuck = stuck
+        self._unlimited = trio.CapacityLimiter(math.inf)
         self._given_up = 0
-        self._lock = threading.Lock()
         self._scopes: dict[trio.CancelScope, None] = {}
         self._nursery: trio.Nursery | None = None
-        self._asyncio = False
+        self._asyncio_loop: Any = None
+
+    @property
+    def stuck(self) -> bool:
+        """Whether all threads are held by blocking code that was given up."""
+        return self._given_up >= self._limiter.total_tokens
 
     async def run(self, *, asyncio: bool, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """The task above all calls, until cancelled.
@@ -52,8 +52,8 @@ class Calls:
         Raises:
             ConfigurationError: that is not installed.
         """
-        async with _asyncio_loop() if asyncio else nullcontext(), trio.open_nursery() as nursery:
-            self._asyncio = asyncio
+        async with _open_asyncio_loop() if asyncio else nullcontext() as loop, trio.open_nursery() as nursery:
+            self._asyncio_loop = loop
             self._nursery = nursery
             task_status.started()
             await trio.sleep_forever()
@@ -68,8 +68,6 @@ class Calls:
         """Begin a call; ``done`` hears of its end, unless a reset comes first."""
         assert self._nursery is not None
         scope = trio.CancelScope()
-        if call.timeout_ms is not None:
-            scope.deadline = trio.current_time() + call.timeout_ms / 1000
         self._scopes[scope] = None
         self._nursery.start_soon(self._run, call, scope, done)
 
@@ -78,7 +76,7 @@ class Calls:
         error: BaseException | None = None
         with scope:
             try:
-                value = await (self._in_thread(call) if call.style == "blocking" else self._await(call))
+                value = await (self._in_thread if call.style == "blocking" else self._await)(call, scope)
             except trio.Cancelled:
                 raise
             except BaseException as raised:  # noqa: BLE001 - user code may raise SystemExit too; it must not take the shard down
@@ -91,64 +89,74 @@ class Calls:
             error = FunctionTimeoutError(f"{call.what} took longer than its timeout of {call.timeout_ms / 1000:g} s")
         self._completions.post(lambda: done(call.number, value, error))
 
-    async def _await(self, call: StartCall) -> Any:
+    async def _await(self, call: StartCall, scope: trio.CancelScope) -> Any:
+        _begin_timeout(call, scope)
         if not call.asyncio:
             found = call.run()
             return await found if hasattr(found, "__await__") else found
-        if not self._asyncio:
+        if self._asyncio_loop is None:
             msg = f"{call.what} needs asyncio, and no function declares asyncio=True, so there is no asyncio event loop"
             raise RuntimeError(msg)
         import trio_asyncio
 
+        trio_asyncio.current_loop.set(self._asyncio_loop)  # a task has the variables of who started it, not of its nursery
         return await trio_asyncio.aio_as_trio(call.run)()
 
-    async def _in_thread(self, call: StartCall) -> Any:
+    async def _in_thread(self, call: StartCall, scope: trio.CancelScope) -> Any:
         held = _Held(self)
+        await self._limiter.acquire_on_behalf_of(held)
         try:
-            return await trio.to_thread.run_sync(held.run, call.run, abandon_on_cancel=True, limiter=self._limiter)
-        except trio.Cancelled:
-            held.give_up()
-            raise
+            _begin_timeout(call, scope)  # what waits for a thread has not begun
+            return await trio.to_thread.run_sync(held.run, call.run, abandon_on_cancel=True, limiter=self._unlimited)
+        finally:
+            self._given_up += held.leave()
 
-    def note_given_up(self, change: int) -> None:
-        """A thread was given up (1), or such a one has ended after all (-1). From any thread."""
-        with self._lock:
-            self._given_up += change
-            stuck = self._given_up >= self._limiter.total_tokens
-        if stuck:
-            self._stuck()
+    def _ended(self, held: _Held, change: int) -> None:
+        """On the loop: a thread is free again."""
+        self._given_up += change
+        self._limiter.release_on_behalf_of(held)
+
+    def thread_ended(self, held: _Held, change: int) -> None:
+        """From a thread: it is done, or was given up and has ended after all (``change`` is -1 then)."""
+        self._completions.post(lambda: self._ended(held, change))
 
 
 class _Held:
-    """One blocking call: knows whether its thread still works after it was given up."""
+    """One blocking call and the thread it holds, which it may go on holding after it was given up."""
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
         self._lock = threading.Lock()
-        self._running = False
+        self._ended = False
         self._given_up = False
+        self._started = False
 
     def run(self, code: Callable[[], Any]) -> Any:
         """In the thread."""
-        self._running = True
+        self._started = True
         try:
             return code()
         finally:
             with self._lock:
-                self._running = False
+                self._ended = True
                 given_up = self._given_up
-            if given_up:
-                self._calls.note_given_up(-1)
+            self._calls.thread_ended(self, -1 if given_up else 0)
 
-    def give_up(self) -> None:
-        """On the loop."""
+    def leave(self) -> int:
+        """On the loop, when nobody waits any more: 1 if the thread goes on, and so is given up."""
         with self._lock:
-            self._given_up = self._running
-        if self._given_up:
-            self._calls.note_given_up(1)
+            self._given_up = not self._ended
+        if self._given_up and not self._started:  # cancelled before there was a thread
+            self._calls.thread_ended(self, -1)
+        return int(self._given_up)
 
 
-def _asyncio_loop() -> AbstractAsyncContextManager[Any]:
+def _begin_timeout(call: StartCall, scope: trio.CancelScope) -> None:
+    if call.timeout_ms is not None:
+        scope.deadline = trio.current_time() + call.timeout_ms / 1000
+
+
+def _open_asyncio_loop() -> AbstractAsyncContextManager[Any]:
     try:
         import trio_asyncio
     except ImportError as error:

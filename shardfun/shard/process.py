@@ -74,6 +74,7 @@ GC_THRESHOLDS = (50_000, 50, 1000)
 """User code may make cycles, so the collector stays on; but it must not visit all records often."""
 FREEZE_EVERY_BYTES = 64 << 20
 LAST_FIGURES_S = 0.03  # nng sends in the background; the last figures should arrive before the process is gone
+STUCK_WAIT_S = 30.0  # for a checkpoint, before a process without free threads is replaced
 LAST_WORDS_S = 5.0  # time for a fatal message to arrive; the supervisor ends the process when it has it
 
 log = structlog.get_logger("shardfun.shard")
@@ -102,7 +103,7 @@ class ShardProcess:
             application.types_with_end,
         )
         self._publishing = {name: Worker(self._completions) for name in self._config.egress}
-        self._calls = Calls(self._completions, self._config.calls.threads, self._threads_stuck)
+        self._calls = Calls(self._completions, self._config.calls.threads)
         self._epoll = select.epoll()
         self._epoll.register(control.receive_fd, select.EPOLLIN)
         self._epoll.register(self._completions.fd, select.EPOLLIN)
@@ -120,6 +121,7 @@ class ShardProcess:
         self._changed_reported_for = -1
         self._urgent_reported_for = -1
         self._frozen_at_bytes = 0
+        self._stuck_since: tuple[float, int] | None = None
         self._seen_at = time.monotonic()
         self._long_runs = LongRuns()
         self._context = open_log_context()
@@ -177,6 +179,8 @@ class ShardProcess:
                 self._stop_node(error)
             if self._fabric is not None and self._fabric.lost_peer is not None:
                 self._report_loss("the connection is gone", self._fabric.lost_peer)
+            if self._core is not None:
+                self._watch_threads(self._core)
             self._report_changed()
         self._flush_control()
         return busy or self._done
@@ -362,17 +366,28 @@ class ShardProcess:
         if core is None or not core.changed:
             return
         cut = core.participant.cut
-        urgent = core.table.dirty_bytes > self._limits.dirty_soft_bytes
+        urgent = core.table.dirty_bytes > self._limits.dirty_soft_bytes or self._stuck_since is not None
         if self._changed_reported_for != cut or (urgent and self._urgent_reported_for != cut):
             self._changed_reported_for = cut
             if urgent:
                 self._urgent_reported_for = cut
             self.send(Changed(core.incarnation, urgent))
 
-    def _threads_stuck(self) -> NoReturn:
-        """Called from any thread: blocking code that was given up holds all threads, and nothing gets them back."""
-        log.error("all threads are held by blocking code that has passed its timeout; the shard is replaced")
-        end_process(EXIT_THREADS_STUCK)
+    def _watch_threads(self, core: ShardCore) -> None:
+        """Blocking code that was given up may hold all threads, and nothing gets them back: the process has to be replaced.
+
+        Not before a checkpoint has what became of these invocations: else they would run again, and be stuck again.
+        """
+        if not self._calls.stuck:
+            self._stuck_since = None
+            return
+        now = time.monotonic()
+        if self._stuck_since is None:
+            self._stuck_since = (now, core.participant.cut)
+        since, cut = self._stuck_since
+        if core.participant.applied > cut or now > since + STUCK_WAIT_S:
+            log.error("all threads are held by blocking code that has passed its timeout; the shard is replaced")
+            end_process(EXIT_THREADS_STUCK)
 
     def _stop_node(self, error: ShardfunError) -> None:
         """An error while running that would come again after a recovery. A start looks closer at damage than a recovery can."""
