@@ -75,6 +75,7 @@ GC_THRESHOLDS = (50_000, 50, 1000)
 FREEZE_EVERY_BYTES = 64 << 20
 LAST_FIGURES_S = 0.03  # nng sends in the background; the last figures should arrive before the process is gone
 STUCK_WAIT_S = 30.0  # for a checkpoint, before a process without free threads is replaced
+AWAY_BEATS = 3  # heartbeats after which a loop that was not seen is held up
 LAST_WORDS_S = 5.0  # time for a fatal message to arrive; the supervisor ends the process when it has it
 
 log = structlog.get_logger("shardfun.shard")
@@ -479,7 +480,13 @@ class ShardProcess:
         core, loop = self._core, self._loop
         if core is None:
             return Heartbeat(0, time.monotonic() - self._seen_at, "", 0, 0, 0, 0, 0, 0, 0, resident_bytes(), 0.0)
-        return figures_of(core, self._long_runs, 0.0 if loop is None else loop.resumed_at)
+        away_s = 0.0
+        if core.dispatcher.calls.running:  # a task may compute instead of awaiting: look whether the loop still comes round
+            away_s = time.monotonic() - self._seen_at
+            self._completions.wake()
+        if away_s < AWAY_BEATS * self._config.supervision.heartbeat_interval_s:
+            away_s = 0.0
+        return figures_of(core, self._long_runs, 0.0 if loop is None else loop.resumed_at, away_s)
 
 
 def end_process(code: int) -> NoReturn:

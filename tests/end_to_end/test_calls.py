@@ -79,6 +79,20 @@ def test_a_shard_whose_threads_are_all_stuck_is_replaced(node: Node) -> None:
     assert max(record["total"] for record in node.out()) == 5
 
 
+def test_an_async_function_that_computes_for_ever_is_found_out(node: Node) -> None:
+    sections = '[checkpoint]\ninterval = "50 ms"\n[supervision]\ninvocation_timeout = "1 s"\nheartbeat_interval = "100 ms"\n'
+    node.configure(file_ingress() + FILE_EGRESS, app=APP, sections=sections)
+    node.lines("in.jsonl", [{"id": "a", "do": "spin", "n": 600}, {"id": "b", "do": "count"}])
+    process = node.start("--json")
+    stderr = ""
+    assert process.stderr is not None
+    while "an async function that does not await has run for" not in stderr:
+        line = process.stderr.readline()
+        assert line, stderr
+        stderr += line
+    node.end(process, signal.SIGKILL)
+
+
 def test_a_retry_with_a_pause_waits_and_others_go_on(node: Node) -> None:
     node.configure(file_ingress() + FILE_EGRESS, app=APP)
     node.lines("in.jsonl", [{"id": "a", "do": "flag"}, {"id": "a", "do": "flag"}, {"id": "b", "do": "count"}])

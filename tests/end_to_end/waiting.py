@@ -85,6 +85,14 @@ def restarts(ctx: Context[Tally], number: int) -> None:
     add(ctx, number)
 
 
+@app.function("test/spin")
+async def spins(ctx: Context[Tally], number: int) -> None:
+    await trio.sleep(0.01)
+    end = time.monotonic() + number
+    while time.monotonic() < end:
+        pass
+
+
 async def double(number: int) -> int:
     await trio.sleep(0.02)
     if number < 0:
