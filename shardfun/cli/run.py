@@ -77,6 +77,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     recoveries: int
     last_recovery_ms: float | None
     duration_s: float
+    notes: list[str]
+    """What could not be restored at the start, since the application has changed."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -224,6 +226,7 @@ def summarize(status: NodeStatus, *, stopped_now: bool) -> Summary:
         recoveries=status.recoveries,
         last_recovery_ms=status.last_recovery_ms,
         duration_s=status.uptime_s,
+        notes=status.notes,
     )
 
 
@@ -247,6 +250,7 @@ def summary_lines(summary: Summary, place: Path) -> list[str]:
     if summary.dead_letters:
         command = f"shardfun inspect {shlex.quote(str(place))} --dead-letters"
         lines.append(f"  dead letters  {count(summary.dead_letters)}; see: {command}")
+    lines += [f"  not restored  {note}" for note in summary.notes]
     if summary.verdict == "stopped":
         lines.append(f"  the next start goes on from checkpoint {summary.checkpoint}")
     return lines

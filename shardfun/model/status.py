@@ -75,3 +75,5 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Processes that wait with the application imported, to replace a dead shard."""
     last_recovery_ms: float | None = None
     last_fault: str = ""
+    notes: list[str] = []
+    """What could not be restored when the shards last started."""

@@ -92,6 +92,7 @@ class Supervisor:
         self._pool: Pool | None = None
         self._serving: dict[int, ShardHandle] = {}
         self._filling: set[int] = set()
+        self._notes: dict[int, list[str]] = {}
         self._finished_shards: dict[int, ShardHandle] = {}
         self._nursery: trio.Nursery | None = None
         self._end = trio.Event()
@@ -298,6 +299,8 @@ class Supervisor:
         match message:
             case Ready():
                 log.debug("shard ready", shard=shard, incarnation=message.incarnation)
+                if message.notes:  # a recovery from a checkpoint that holds the letters has nothing to say any more
+                    self._notes[shard] = message.notes
                 for note in message.notes:
                     log.warning(note, shard=shard)
                 coordinator.on_ready(shard, message, now)
@@ -457,7 +460,9 @@ class Supervisor:
         ]
         uptime_s = time.monotonic() - self._started_at
         spares = 0 if self._pool is None else self._pool.spares
-        return node_status(self.config, coordinator, shards, spares, self._outcome, uptime_s, now)
+        status = node_status(self.config, coordinator, shards, spares, self._outcome, uptime_s, now)
+        notes = [f"shard {shard}: {note}" for shard, told in sorted(self._notes.items()) for note in told]
+        return msgspec.structs.replace(status, notes=notes)
 
 
 def _shardfun_error(group: BaseExceptionGroup[BaseException]) -> ShardfunError | None:

@@ -133,6 +133,12 @@ def test_summary_of_a_run_with_trouble() -> None:
     ]
 
 
+def test_the_summary_says_what_could_not_be_restored() -> None:
+    note = "shard 0: 3 restored messages for shop/cart are parked: the type shop.Add does not exist any more"
+    lines = summary_lines(summarize(node_status(state="finished", notes=[note]), stopped_now=False), Path("shop.toml"))
+    assert lines[-1] == f"  not restored  {note}"
+
+
 # ---- the command ---------------------------------------------------------------------------------------------------------
 class _Terminal:
     def __init__(self, answer: str) -> None:
