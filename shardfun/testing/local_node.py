@@ -11,37 +11,26 @@ attempts after a pause, expiry, whatever a coroutine sleeps for.
 from __future__ import annotations
 
 import datetime as dt
-import math
-import random
-from collections import deque
 from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 
-from shardfun.core.dispatch import Router
 from shardfun.core.limits import Limits
-from shardfun.core.shard import Program
-from shardfun.errors import FunctionRestartError
 from shardfun.model.address import Address
-from shardfun.model.control import ToShard
 from shardfun.model.keyspace import owner_of
 from shardfun.model.letters import DeadLetter
 from shardfun.sdk.app import App, Message
-from shardfun.testing.calls import LocalCalls
-from shardfun.testing.inputs import SENDS, Inputs, route_sends
+from shardfun.testing.engine import Engine
+from shardfun.testing.inputs import SENDS
 from shardfun.testing.looking import addresses_of, dead_letters_of, state_of
 from shardfun.testing.moments import START, duration_ms, to_datetime, to_ms
-from shardfun.testing.outputs import Outputs
-from shardfun.testing.program import Encoder, compile_program, names
-from shardfun.testing.results import NotQuietError
-from shardfun.testing.shard import LocalShard, Surroundings
-from shardfun.testing.supervision import Supervision
+from shardfun.testing.program import Encoder, names
+from shardfun.testing.shard import LocalShard
 from shardfun.testing.trace import Trace
 
 STEPS_MAX = 1_000_000
-STEP_S = 0.001  # what a step counts against the interval of checkpoints, since time itself stands still
 SETTLE_MAX = dt.timedelta(days=400)
-RESTARTS_MAX = 10  # without a checkpoint in between
 END_ROUNDS_MAX = 1000
+STUCK_ROUNDS_MAX = 3
 SHARDS_MAX = 64
 
 
@@ -80,39 +69,27 @@ class LocalNode:
             raise ValueError(msg)
         self.app = app
         self.seed = seed
-        self.trace = Trace()
-        """What has happened: its ``digest`` is the same in every run of one seed."""
-        chance = random.Random(seed)  # noqa: S311 - a seed is the point
-        routers: dict[str, Router] = {SENDS: route_sends}
-        program = compile_program(app, routers, encode)
-        self._chance = chance
-        self._around = Surroundings(
-            program=program,
-            limits=limits or _drawn_limits(chance, retries),
-            chance=chance,
-            trace=self.trace,
-            inputs=Inputs(program.routes, shards),
-            outputs=Outputs(),
-            calls=LocalCalls(shards, chance, asyncio=_needs_asyncio(program)),
-            frames={(a, b): deque() for a in range(shards) for b in range(shards) if a != b},
-            open_egresses=app.egresses is None,
-            encode=encode,
+        self._closed = False
+        self._engine = Engine(
+            app,
+            shards=shards,
             seed=seed,
             started_ms=to_ms(start),
-            now_ms=to_ms(start),
+            retries=retries,
+            interval_s=None if checkpoint_interval is None else duration_ms(checkpoint_interval) / 1000,
+            limits=limits,
+            encode=encode,
         )
-        self._steps = 0
-        self._restarts = 0
-        self._completed_at_restart = 0
-        self._closed = False
-        interval_s = None if checkpoint_interval is None else duration_ms(checkpoint_interval) / 1000
-        self._supervision = Supervision(shards, interval_s, self._send_control, self.trace)
-        self._shards = [LocalShard(self._around, shard, shards, self._supervision.hear) for shard in range(shards)]
-        self._supervision.start()
-        self._recover()
+        self._around = self._engine.around
 
-    def _send_control(self, shard: int, message: ToShard) -> None:
-        self._shards[shard].controls.append(message)
+    @property
+    def trace(self) -> Trace:
+        """What has happened: its ``digest`` is the same in every run of one seed."""
+        return self._around.trace
+
+    @property
+    def _shards(self) -> list[LocalShard]:
+        return self._engine.shards
 
     # ---- input ----------------------------------------------------------------------------------------------------------
     def send(self, typename: str, id: str, value: Any) -> None:
@@ -158,7 +135,7 @@ class LocalNode:
     def step(self, count: int = 1) -> bool:
         """Do up to ``count`` of the steps that ``run`` does; whether there was so much to do. For a ``crash`` in the middle."""
         self._check_open()
-        return all(self._step() for _ in range(count))
+        return all(self._engine.step() for _ in range(count))
 
     def run(self, *, steps_max: int = STEPS_MAX) -> None:
         """Process what waits, until nothing is left to do at this time.
@@ -167,11 +144,7 @@ class LocalNode:
             NotQuietError: that is not so after ``steps_max`` steps.
         """
         self._check_open()
-        for _ in range(steps_max):
-            if not self._step():
-                return
-        msg = f"the node is not quiet after {steps_max} steps: its functions may be sending messages to each other for ever"
-        raise NotQuietError(f"{msg}\n{self._describe()}")
+        self._engine.run(steps_max)
 
     def advance(self, duration: dt.timedelta | float, *, steps_max: int = STEPS_MAX) -> None:
         """Let time pass, and do on the way what is due, each at its time.
@@ -183,84 +156,28 @@ class LocalNode:
             NotQuietError: the node does not come to rest at some time.
         """
         until_ms = self._around.now_ms + duration_ms(duration)
-        self.run(steps_max=steps_max)
-        while self._move_on(until_ms):
-            self.run(steps_max=steps_max)
+        self._run_until(until_ms, steps_max)
         self._around.now_ms = until_ms
-        self._around.calls.run_async(self._around.elapsed_s)
         self.run(steps_max=steps_max)
 
     def settle(self, limit: dt.timedelta | float = SETTLE_MAX, *, steps_max: int = STEPS_MAX) -> None:
         """Let time pass until nothing is due any more: no delayed message, no attempt, no sleeping coroutine.
 
         Raises:
-            NotQuietError: something is still due after ``limit``, or a call waits for what does not come.
+            NotQuietError: something is still due after ``limit``, or code waits for something that does not come.
         """
-        until_ms = self._around.now_ms + duration_ms(limit)
+        self._run_until(self._around.now_ms + duration_ms(limit), steps_max)
+        if self._engine.next_due_ms() is not None:
+            raise self._engine.not_quiet(
+                f"something is still due after {limit}: perhaps a delayed message that is sent again and again"
+            )
+        if self._around.calls.under_way():
+            raise self._engine.not_quiet("nothing is due, but code waits for something that does not come")
+
+    def _run_until(self, until_ms: int, steps_max: int) -> None:
         self.run(steps_max=steps_max)
-        while self._move_on(until_ms):
+        while self._engine.move_on(until_ms):
             self.run(steps_max=steps_max)
-        if self._next_due_ms() is not None:
-            msg = f"something is still due after {limit}: a delayed message that is sent again and again, perhaps"
-            raise NotQuietError(f"{msg}\n{self._describe()}")
-        under_way = self._around.calls.under_way()
-        if under_way:
-            msg = f"nothing is due, but code waits for something that does not come: {names(under_way)}"
-            raise NotQuietError(f"{msg}\n{self._describe()}")
-
-    def _move_on(self, until_ms: int) -> bool:
-        """Move time to the next due thing, if that is not later than ``until_ms``."""
-        due = self._next_due_ms()
-        if due is None or due > until_ms:
-            return False
-        self._around.now_ms = due
-        self.trace.note(f"time {due}")
-        return True
-
-    def _next_due_ms(self) -> int | None:
-        around = self._around
-        times = [due for shard in self._shards if (due := shard.core.wake_at_ms) is not None]
-        sleeper_s = around.calls.next_deadline_s
-        if sleeper_s != math.inf:
-            times.append(around.started_ms + math.ceil(sleeper_s * 1000))
-        return min((time for time in times if time > around.now_ms), default=None)  # all else was done, or has to wait
-
-    @property
-    def _clock_s(self) -> float:
-        """The clock of the supervisor: passing time, and work."""
-        return self._around.elapsed_s + self._steps * STEP_S
-
-    def _step(self) -> bool:
-        """One thing that happens somewhere; false if nothing is left to do now."""
-        self._steps += 1
-        supervision = self._supervision
-        supervision.now_s = self._clock_s
-        supervision.tick()
-        chance = self._chance
-        count = len(self._shards)
-        first = int(chance.random() * count)
-        for turn in range(count):
-            if self._step_of(self._shards[(first + turn) % count]):
-                return True
-        return self._around.calls.run_async(self._around.elapsed_s)
-
-    def _step_of(self, shard: LocalShard) -> bool:
-        if not shard.running:
-            return shard.take_control()
-        steps = shard.steps
-        first = int(self._chance.random() * len(steps))
-        try:
-            for turn in range(len(steps)):
-                if steps[(first + turn) % len(steps)]():
-                    shard.report_changed()
-                    return True
-        except FunctionRestartError as error:
-            self._restart(shard, error)
-            return True
-        if shard.publish():
-            shard.report_changed()
-            return True
-        return False
 
     # ---- checkpoints and failures ---------------------------------------------------------------------------------------
     def checkpoint(self, *, steps_max: int = STEPS_MAX) -> None:
@@ -270,57 +187,17 @@ class LocalNode:
             NotQuietError: it is not complete after ``steps_max`` steps.
         """
         self._check_open()
-        supervision = self._supervision
-        steps = self._step_until(lambda: supervision.idle, steps_max)
-        completed = supervision.completed
-        supervision.now_s = self._clock_s
-        supervision.trigger()
-        self._step_until(lambda: supervision.idle and supervision.completed > completed, steps)
-        for shard in self._shards:
-            shard.publish()
-            shard.report_changed()
-
-    def _step_until(self, reached: Any, steps_max: int) -> int:
-        for step in range(steps_max):
-            if reached() or self._supervision.finished:
-                return steps_max - step
-            assert self._step(), f"a checkpoint does not go on\n{self._describe()}"
-        msg = f"no checkpoint is complete after {steps_max} steps"
-        raise NotQuietError(f"{msg}\n{self._describe()}")
+        self._engine.checkpoint(steps_max)
 
     @property
     def checkpoints(self) -> int:
         """How many checkpoints are complete."""
-        return self._supervision.completed
+        return self._engine.supervision.completed
 
     def crash(self, shard: int | None = None) -> None:
         """Kill a shard, or all of them: the node falls back to the last complete checkpoint. What came after runs again."""
         self._check_open()
-        died = self._shards if shard is None else [self._shards[shard]]
-        for one in died:
-            one.kill()
-        for one in died:
-            self._supervision.died(one.shard, "killed by the test")
-        self._recover()
-
-    def _restart(self, shard: LocalShard, error: FunctionRestartError) -> None:
-        """The failure policy of a function says so."""
-        if self._supervision.completed > self._completed_at_restart:
-            self._restarts = 0
-        self._completed_at_restart = self._supervision.completed
-        self._restarts += 1
-        if self._restarts > RESTARTS_MAX:
-            raise error
-        self.trace.note(f"restart {error}")
-        shard.kill()
-        self._supervision.died(shard.shard, str(error))
-        self._recover()
-
-    def _recover(self) -> None:
-        """Until all shards run."""
-        while not (self._supervision.recovered and all(shard.running and not shard.controls for shard in self._shards)):
-            took = [shard.take_control() for shard in self._shards]
-            assert any(took), "a recovery does not go on"
+        self._engine.kill(self._shards if shard is None else [self._shards[shard]], "killed by the test")
 
     # ---- the end --------------------------------------------------------------------------------------------------------
     def end(self) -> None:
@@ -333,24 +210,23 @@ class LocalNode:
         """
         self._check_open()
         self._around.inputs.ended = True
+        engine, stuck = self._engine, 0
         for _ in range(END_ROUNDS_MAX):
             self.run()
-            if self._supervision.finished:
-                return
             self.checkpoint()
-            busy = any(shard.core.dispatcher.calls.waiting for shard in self._shards)
-            if busy and not self._supervision.finished:
-                self._move_on(self._around.now_ms + duration_ms(SETTLE_MAX))
-        msg = f"the input is used up, but the node is not at its end after {END_ROUNDS_MAX} checkpoints"
-        raise NotQuietError(f"{msg}\n{self._describe()}")
+            if engine.supervision.finished:
+                return
+            waits = engine.busy and not engine.move_on(self._around.now_ms + duration_ms(SETTLE_MAX))
+            stuck = stuck + 1 if waits else 0
+            if stuck == STUCK_ROUNDS_MAX:
+                break
+        raise engine.not_quiet("the input is used up, but the node does not come to its end")
 
     def close(self) -> None:
         """End what still runs. Safe to call twice."""
         if not self._closed:
             self._closed = True
-            self._around.calls.close()
-            for shard in self._shards:
-                shard.close()
+            self._engine.close()
 
     def __enter__(self) -> Self:
         return self
@@ -385,32 +261,3 @@ class LocalNode:
     def dead_letters(self) -> list[DeadLetter]:
         """The messages and records that could not be processed, shard by shard."""
         return [letter for shard in self._shards for letter in dead_letters_of(shard.core, shard.store)]
-
-    def _describe(self) -> str:
-        lines = [f"now {self.now.isoformat()}, seed {self.seed}"]
-        for shard in self._shards:
-            dispatcher = shard.core.dispatcher
-            waiting = {target.typename: sum(map(len, target.queues)) for target in dispatcher.order}
-            found = [f"{count} for {name}" for name, count in waiting.items() if count]
-            busy = [str(Address(target.typename, id)) for target in dispatcher.order for id in target.blocked]
-            lines.append(f"shard {shard.shard}: messages waiting: {names(found)}; busy addresses: {names(busy[:20])}")
-        lines.append("last events:")
-        lines += [f"  {line}" for line in self.trace.last]
-        return "\n".join(lines)
-
-
-def _drawn_limits(chance: random.Random, retries: int) -> Limits:
-    """Small ones: whoever sends ten messages shall see more than one frame, now and then."""
-    return Limits(
-        frame_messages=chance.choice((1, 3, 10, 100)),
-        window_frames=chance.choice((2, 4, 24)),
-        mailbox_refill=chance.choice((4, 40, 400)),
-        cache_bytes=chance.choice((1 << 14, 1 << 20, 1 << 28)),
-        encode_records=chance.choice((2, 500)),
-        retries=retries,
-        validate_sends=True,
-    )
-
-
-def _needs_asyncio(program: Program) -> bool:
-    return any(function.spec.options.asyncio for function in program.functions)
