@@ -54,6 +54,8 @@ class Invocation:
     context: InvocationContext
     rows: list[Any]
     copy: Any
+    mark: int | None
+    """In careful mode, what to give to ``Breadcrumb.end``."""
 
 
 class Calls:
@@ -129,6 +131,12 @@ class Calls:
         record = dispatcher.find(target, id, sender, None, value)
         if record is None:  # its state cannot be read: the message is parked
             return False
+        breadcrumb, mark = dispatcher.breadcrumb, None
+        if breadcrumb is not None:
+            mark = breadcrumb.begin(target, id, sender, None, value)
+            if mark is None:
+                breadcrumb.park(dispatcher, target, id, sender, None, value)
+                return False
         assert target.copies is not None
         rows: list[Any] = []
         try:
@@ -139,7 +147,7 @@ class Calls:
         context = dispatcher.make_context()
         number = self._next_number()
         context.open_call(rows, record._address, sender, copy, f"{dispatcher.shard}-call-{number}")  # noqa: SLF001
-        self._invocations[number] = Invocation(target, id, context, rows, copy)
+        self._invocations[number] = Invocation(target, id, context, rows, copy, mark)
         target.calls += 1
         self._running += 1
         options = target.function.spec.options
@@ -182,6 +190,8 @@ class Calls:
         target, id, dispatcher = invocation.target, invocation.id, self._dispatcher
         target.calls -= 1
         invocation.context.close()
+        if invocation.mark is not None and dispatcher.breadcrumb is not None:
+            dispatcher.breadcrumb.end(invocation.mark)
         dispatcher.invocations += 1
         if error is None:
             try:

@@ -4,6 +4,7 @@ A record ``{"id": ..., "do": ..., "n": ...}`` goes to the function type that ``d
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +92,14 @@ async def spins(ctx: Context[Tally], number: int) -> None:
     end = time.monotonic() + number
     while time.monotonic() < end:
         pass
+
+
+@app.function("test/die")
+async def dies(ctx: Context[Tally], number: int) -> None:
+    await trio.sleep(0.05)
+    if number < 0:
+        os._exit(3)
+    add(ctx, number)
 
 
 async def double(number: int) -> int:

@@ -93,6 +93,17 @@ def test_an_async_function_that_computes_for_ever_is_found_out(node: Node) -> No
     node.end(process, signal.SIGKILL)
 
 
+def test_an_async_function_that_kills_its_process_is_parked_and_those_beside_it_are_not(node: Node) -> None:
+    node.configure(file_ingress() + FILE_EGRESS, app=APP, sections='[checkpoint]\ninterval = "50 ms"\n')
+    records = [{"id": f"k{i}", "do": "die", "n": -1 if i == 7 else 1} for i in range(20)]
+    node.lines("in.jsonl", records)
+    summary = node.finish()
+    assert summary["verdict"] == "finished"
+    (letter,) = node.letters()
+    assert letter["target"] == "test/die:k7"
+    assert sorted(record["id"] for record in node.out()) == sorted(f"k{i}" for i in range(20) if i != 7)
+
+
 def test_a_retry_with_a_pause_waits_and_others_go_on(node: Node) -> None:
     node.configure(file_ingress() + FILE_EGRESS, app=APP)
     node.lines("in.jsonl", [{"id": "a", "do": "flag"}, {"id": "a", "do": "flag"}, {"id": "b", "do": "count"}])
