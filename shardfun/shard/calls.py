@@ -77,9 +77,9 @@ class Calls:
         with scope:
             try:
                 value = await (self._in_thread if call.style == "blocking" else self._await)(call, scope)
-            except trio.Cancelled:
-                raise
-            except BaseException as raised:  # noqa: BLE001 - user code may raise SystemExit too; it must not take the shard down
+            except BaseException as raised:  # user code may raise SystemExit too; it must not take the shard down
+                if _is_cancelled(raised):
+                    raise
                 error = raised
         if scope not in self._scopes:
             return  # a reset has come
@@ -149,6 +149,13 @@ class _Held:
         if self._given_up and not self._started:  # cancelled before there was a thread
             self._calls.thread_ended(self, -1)
         return int(self._given_up)
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    """Whether that is all it says: a nursery of the function raises it as a group."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_cancelled, error.exceptions))
+    return isinstance(error, trio.Cancelled)
 
 
 def _begin_timeout(call: StartCall, scope: trio.CancelScope) -> None:
