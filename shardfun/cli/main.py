@@ -29,6 +29,7 @@ examples:
   shardfun run conf/flights.toml                  start a node, or go on where it stopped
   shardfun status conf/flights.toml               ask the running node how it is
   shardfun inspect data/flights                   look at what a stopped node has stored
+  shardfun dead-letters list conf/flights.toml    look at messages that could not be processed
   shardfun simulate --seeds 1:200                 test the protocol under injected faults
 
 'shardfun COMMAND --help' explains a command. Exit codes: 0 done, 2 configuration or usage, 3 application, 4 storage,
@@ -47,6 +48,7 @@ COMMANDS: Final = {
     "run": Command("shardfun.cli.run", "start a node and go on where it stopped"),
     "status": Command("shardfun.cli.status", "ask a running node how it is"),
     "inspect": Command("shardfun.cli.inspect", "look at what a stopped node has stored"),
+    "dead-letters": Command("shardfun.cli.dead_letters", "look at parked messages, send them again, or delete them"),
     "simulate": Command("shardfun.cli.simulate", "test the protocol in a simulated world, under faults, by seed"),
     "bench": Command("shardfun.cli.bench", "measure throughput and recovery on this machine"),
 }

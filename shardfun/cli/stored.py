@@ -6,15 +6,13 @@ the sizes of files. Stored values are CBOR maps with the names of fields, so no 
 
 from __future__ import annotations
 
-import base64
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import cbor2
 import msgspec
 
 from shardfun.cli.store_view import is_locked, open_store_view
@@ -22,12 +20,15 @@ from shardfun.core.function import DEAD_LETTER_KIND, STATE_KIND, state_key
 from shardfun.errors import ConfigurationError, CorruptionError, DirectoryInUseError, StorageError
 from shardfun.model.address import Address
 from shardfun.model.delta import checkpoint_name
-from shardfun.model.keyspace import owner_of, slot_of
+from shardfun.model.keyspace import owner_of, slot_of, slot_range
+from shardfun.model.letters import DeadLetter, LetterName, decoded, is_for_type, letter_of, plain
+from shardfun.model.questions import LettersAnswer
 from shardfun.state.directory import DataDirectory, JobIdentity
 from shardfun.state.manifest import Manifest
 from shardfun.state.store import LevelDBStore
 
 _KIND: Final = slice(2, 3)  # of a key, after the slot
+_SLOT_AND_KIND: Final = b"\0\0" + DEAD_LETTER_KIND  # in front of a letter's name; which slot does not matter for showing it
 
 
 class StoredCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,20 +56,6 @@ class ShardFiles(msgspec.Struct, frozen=True, kw_only=True):
     leveldb_bytes: int
     delta_bytes: int
     deltas: int
-
-
-class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A message that was parked, and why."""
-
-    target: str
-    sender: str | None
-    reason: str
-    attempts: int
-    checkpoint: str
-    time: float
-    payload_type: str
-    payload: Any
-    traceback: str = ""
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
@@ -222,8 +209,37 @@ class StoredNode:
             checkpoint=_name(newest),
             addresses=dict(sorted(addresses.items())),
             dead_letters=dead,
-            letters=[_letter(value) for _, value in wanted],
+            letters=[letter_of(_SLOT_AND_KIND + name, value) for name, value in wanted],
         )
+
+    def letters(self, names: Sequence[LetterName], typename: str | None, limit: int | None) -> LettersAnswer:
+        """Dead letters, the newest first.
+
+        Args:
+            names: which ones; empty: all.
+            typename: only those for functions of that type.
+            limit: at most so many; ``None``: all.
+
+        Raises:
+            DirectoryInUseError, CorruptionError, StorageError: as ``contents``.
+        """
+        wanted = frozenset(name.encode() for name in names)
+        newest = self._newest_unused()
+        total = 0
+        found: list[tuple[bytes, bytes]] = []
+        for shard in range(self._identity.shards):
+            with self._store(shard, newest) as store:
+                for key, value in store.scan_kind(DEAD_LETTER_KIND, slot_range(shard, self._identity.shards)):
+                    if (wanted and key[3:] not in wanted) or (typename is not None and not is_for_type(value, typename)):
+                        continue
+                    total += 1
+                    found.append((key[3:], value))
+                    if limit is not None and len(found) >= 2 * limit + 1000:
+                        found = heapq.nlargest(limit, found)
+        letters = [letter_of(_SLOT_AND_KIND + name, value) for name, value in sorted(found, reverse=True)[:limit]]
+        there = {name for name, _ in found}
+        unknown = [str(name) for name in names if name.encode() not in there]
+        return LettersAnswer(checkpoint=_name(newest), total=total, letters=letters, unknown=unknown)
 
     def state_of(self, address: Address) -> StoredState:
         """The stored state of one address.
@@ -260,55 +276,6 @@ class StoredNode:
         return DirectoryInUseError(
             f"{self._data.path}: {reason}, so LevelDB is locked; stop it to look at stored state, or ask it with 'shardfun status'"
         )
-
-
-def plain(value: Any) -> Any:
-    """A decoded CBOR value as JSON knows it. Bytes that are UTF-8 become text, others ``{"base64": ...}``."""
-    match value:
-        case None | bool() | int() | float() | str():
-            return value
-        case bytes():
-            try:
-                return value.decode()
-            except UnicodeDecodeError:
-                return {"base64": base64.b64encode(value).decode()}
-        case Mapping():
-            return {key if isinstance(key, str) else str(plain(key)): plain(item) for key, item in value.items()}
-        case list() | tuple():
-            return [plain(item) for item in value]
-        case _:
-            return str(value)
-
-
-def decoded(raw: bytes, what: str) -> Any:
-    """A stored CBOR value.
-
-    Raises:
-        CorruptionError: it is none.
-    """
-    try:
-        return cbor2.loads(raw)
-    except Exception as error:  # CBOR's semantic tags raise what they like
-        raise CorruptionError(f"{what} is damaged: {error!r:.200}") from error
-
-
-def _letter(raw: bytes) -> DeadLetter:
-    letter = decoded(raw, "a dead letter")
-    try:
-        sender = letter["sender"]
-        return DeadLetter(
-            target=str(Address(*letter["target"])),
-            sender=None if sender is None else str(Address(*sender)),
-            reason=str(letter["reason"]),
-            attempts=int(letter["attempts"]),
-            checkpoint=checkpoint_name(letter["checkpoint"]),
-            time=float(letter["time"]),
-            payload_type=str(letter["payload_type"]),
-            payload=plain(letter["payload"]),
-            traceback=str(letter["traceback"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptionError(f"a dead letter is damaged: {error!r:.200}") from error
 
 
 def _name(manifest: Manifest | None) -> str:

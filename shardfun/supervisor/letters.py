@@ -22,6 +22,10 @@ from shardfun.model.questions import Action, Change, LettersAnswer, LettersQuest
 ANSWER_TIMEOUT_S = 60.0
 WAITING_MAX = 4
 """Questions about dead letters at once."""
+FOUND_BYTES_MAX = 2 << 20
+"""Of letters in one answer, unless it is a single one: as JSON they may become six times as long, and the door has a limit."""
+CHANGED_AT_ONCE = 100
+"""Letters that a shard changes in one step between two pieces of its work."""
 
 
 class LetterDesk:
@@ -114,27 +118,38 @@ class LetterDesk:
                 break
         found = sorted((item for answer in answers.values() for item in answer.found), key=_newest_first)
         total = sum(answer.total for answer in answers.values())
-        return found[: question.limit], total, max(answer.cut for answer in answers.values())
+        return _bounded(found[: question.limit]), total, max(answer.cut for answer in answers.values())
 
     async def _change(self, action: Action, keys: list[bytes]) -> tuple[dict[bytes, str], int]:
         """What has become of each letter, and the complete checkpoint that holds it."""
         outcomes: dict[bytes, str] = {}
         while True:
             incarnation = await self._running()
-            by_shard: dict[int, list[bytes]] = {}
-            for key in keys:
-                by_shard.setdefault(name_of_key(key).shard, []).append(key)
-            asked = {shard: Letters(incarnation, 0, action, mine, None, len(mine)) for shard, mine in by_shard.items()}
-            answers = await self._ask(asked)
-            if answers is None:
+            cut: int | None = 0
+            for start in range(0, len(keys), CHANGED_AT_ONCE):
+                cut = await self._change_some(incarnation, action, keys[start : start + CHANGED_AT_ONCE], outcomes)
+                if cut is None:
+                    break
+            if cut is None:
                 continue
-            for shard, answer in answers.items():
-                for key, outcome in zip(by_shard[shard], answer.outcomes, strict=True):
-                    if outcome != MISSING or key not in outcomes:
-                        outcomes[key] = outcome
-            complete = await self._complete_behind(incarnation, max(answer.cut for answer in answers.values()))
+            complete = await self._complete_behind(incarnation, cut)
             if complete:
                 return outcomes, complete
+
+    async def _change_some(self, incarnation: int, action: Action, keys: list[bytes], outcomes: dict[bytes, str]) -> int | None:
+        """Change some letters; the newest cut that does not hold it, ``None`` if the incarnation has ended before."""
+        by_shard: dict[int, list[bytes]] = {}
+        for key in keys:
+            by_shard.setdefault(name_of_key(key).shard, []).append(key)
+        asked = {shard: Letters(incarnation, 0, action, mine, None, len(mine)) for shard, mine in by_shard.items()}
+        answers = await self._ask(asked)
+        if answers is None:
+            return None
+        for shard, answer in answers.items():
+            for key, outcome in zip(by_shard[shard], answer.outcomes, strict=True):
+                if outcome != MISSING or key not in outcomes:
+                    outcomes[key] = outcome
+        return max(answer.cut for answer in answers.values())
 
     # ---- waiting --------------------------------------------------------------------------------------------------------
     async def _running(self) -> int:
@@ -196,6 +211,16 @@ class LetterDesk:
         if coordinator.state is State.FINISHING:
             raise UnavailableError("the node has finished meanwhile; look at its dead letters when it has stopped")
         return coordinator.state is State.RECOVERING or coordinator.incarnation != incarnation
+
+
+def _bounded(found: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The first ones, as many as fit an answer; at least one."""
+    size = 0
+    for position, (_, raw) in enumerate(found):
+        size += len(raw)
+        if position and size > FOUND_BYTES_MAX:
+            return found[:position]
+    return found
 
 
 def _newest_first(item: tuple[bytes, bytes]) -> tuple[int, int, int]:
