@@ -11,10 +11,10 @@ from typing import Any, Generic, TypeVar
 
 import cbor2
 
-from shardfun.core.cell_keys import deadline_of, living, number_suffix, stamped
+from shardfun.core.cell_keys import living, number_suffix, stamped, value_in
 from shardfun.core.cells import Cells
 from shardfun.core.function import CollectionSpec
-from shardfun.core.maps import CLOSED, Write
+from shardfun.core.maps import CLOSED, Closed, Write
 from shardfun.core.options import ExpiryMode
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ class Buffer(Generic[T]):
         Raises:
             PayloadTypeError: it is not of the declared type.
         """
-        self._appended += (self._item.encode_checked(value),)
+        self._appended.append(self._item.encode_checked(value))
 
     def append_all(self, values: Iterable[T]) -> None:
         """Add elements at the end, all or none.
@@ -88,7 +88,7 @@ class Buffer(Generic[T]):
         Raises:
             PayloadTypeError: one of them is not of the declared type.
         """
-        self._appended += self._encoded(values)
+        self._appended.extend(self._encoded(values))
 
     def replace(self, values: Iterable[T]) -> None:
         """Put these elements in the place of all that were there. An empty iterable clears the buffer.
@@ -98,11 +98,11 @@ class Buffer(Generic[T]):
         """
         encoded = self._encoded(values)
         self.clear()
-        self._appended += encoded
+        self._appended = encoded
 
     def clear(self) -> None:
         """Remove all elements. Takes time in proportion to their number when the invocation returns."""
-        self._appended += ()  # raises if the invocation is over
+        self._require_open()
         self._appended = []
         self._cleared = True
         self._first = self._bounds[1]
@@ -120,11 +120,10 @@ class Buffer(Generic[T]):
             stored = self._cells.scan(self._prefix, number_suffix(first), number_suffix(after))
         return self._view(stored, self._appended[:], decode)
 
-    def _view(self, stored: Iterator[tuple[bytes, bytes]], appended: list[bytes], decode: Any) -> Iterator[T]:
+    @staticmethod
+    def _view(stored: Iterator[tuple[bytes, bytes]], appended: list[bytes], decode: Any) -> Iterator[T]:
         for _, raw in stored:
-            encoded = living(raw, self._now_ms)
-            if encoded is not None:
-                yield decode(cbor2.loads(encoded))
+            yield decode(cbor2.loads(value_in(raw)))
         for encoded in appended:
             yield decode(cbor2.loads(encoded))
 
@@ -137,9 +136,9 @@ class Buffer(Generic[T]):
 
     def _note_read(self) -> None:
         """Before the first read, skip what has expired: it is at the front, since deadlines never go back."""
+        self._require_open()
         if self._read:
             return
-        self._appended += ()  # raises if the invocation is over
         self._read = True
         if self._expires_one_by_one and self._first < self._bounds[1]:
             stored = self._cells.scan(self._prefix, number_suffix(self._first), number_suffix(self._bounds[1]))
@@ -147,6 +146,10 @@ class Buffer(Generic[T]):
                 (int.from_bytes(suffix, "big") for suffix, raw in stored if living(raw, self._now_ms) is not None),
                 self._bounds[1],
             )
+
+    def _require_open(self) -> None:
+        if self._appended is CLOSED:
+            Closed().fail()
 
     @property
     def _whole(self) -> bool:
@@ -166,11 +169,10 @@ class Buffer(Generic[T]):
         else:
             found = [(prefix, number_suffix(number), None) for number in range(self._bounds[0], first)]
         encoded, bounds = self._appended, [first, after + len(self._appended)]
-        expiry = self._spec.expiry
-        if expiry is not None and not self._whole:
+        if self._expires_one_by_one:
             latest = self._bounds[2] if len(self._bounds) > 2 else 0
-            if encoded:
-                latest = max(latest, self._now_ms + expiry.ttl_ms)
+            if encoded and self._spec.expiry is not None and not self._whole:
+                latest = max(latest, self._now_ms + self._spec.expiry.ttl_ms)
                 encoded = [stamped(value, latest) for value in encoded]
             bounds.append(latest)
         found += [(prefix, number_suffix(number), value) for number, value in enumerate(encoded, after)]
@@ -190,9 +192,3 @@ class Buffer(Generic[T]):
     def close(self) -> None:
         """The invocation is over: any use raises."""
         self._cells = self._appended = CLOSED
-
-
-def is_expired(raw: bytes | None, now_ms: int) -> bool:
-    """Whether a stored element is there and its time is over."""
-    deadline = None if raw is None else deadline_of(raw)
-    return deadline is not None and deadline <= now_ms

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import cbor2
 
+from shardfun.core.absence import record_methods
 from shardfun.core.options import PLAIN_OPTIONS, Expiry, FunctionOptions
 from shardfun.errors import DefinitionError, PayloadTypeError
 from shardfun.model.address import Address
@@ -122,10 +123,14 @@ class FieldSpec:
 
     def mismatch(self, value: Any) -> PayloadTypeError:
         """The error for a value of a wrong class."""
-        expected = " | ".join(member.name for member in self.types)
         return PayloadTypeError(
-            f"state field {self.name!r}: expected {expected}, got {type(value).__qualname__}: {value!r:.100}"
+            f"state field {self.name!r}: expected {self.type_name}, got {type(value).__qualname__}: {value!r:.100}"
         )
+
+    @property
+    def type_name(self) -> str:
+        """The declared type as text."""
+        return " | ".join(member.name for member in self.types) or "Any"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -303,7 +308,7 @@ def _record_class(spec: FunctionSpec) -> type:
     return type(spec.state_class)(
         f"{spec.state_class.__name__}Record",
         (spec.state_class,),
-        {"__slots__": tuple(slots), "__module__": spec.state_class.__module__},
+        {"__slots__": tuple(slots), "__module__": spec.state_class.__module__, **record_methods(spec.fields)},
     )
 
 

@@ -31,21 +31,19 @@ class Closed:
 
     __slots__ = ()
 
+    def fail(self) -> NoReturn:
+        """Raise the error."""
+        msg = "a part of the state was used outside of its invocation; use ctx.state only inside the function it was passed to"
+        raise ContextClosedError(msg)
+
     def __getattr__(self, _name: str) -> NoReturn:
-        raise ContextClosedError(self._text())
+        self.fail()
 
     def __setitem__(self, _key: Any, _value: Any) -> NoReturn:
-        raise ContextClosedError(self._text())
+        self.fail()
 
     def __contains__(self, _key: Any) -> NoReturn:
-        raise ContextClosedError(self._text())
-
-    def __iadd__(self, _other: Any) -> NoReturn:
-        raise ContextClosedError(self._text())
-
-    @staticmethod
-    def _text() -> str:
-        return "a part of the state was used outside of its invocation; use ctx.state only inside the function it was passed to"
+        self.fail()
 
 
 CLOSED: Any = Closed()

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
+from shardfun.core.absence import learn_deletion
 from shardfun.core.function import CompiledFunction
 from shardfun.model.columns import Batch
 from shardfun.model.payload import END, Encoded
@@ -42,10 +43,17 @@ def run_plain(target: FunctionType, batch: Batch, dispatcher: Dispatcher) -> Non
             record = dispatcher.load(target, id, sender, batch.sender_type, value)
         if record is None:
             continue
-        try:
-            invoke(target, record, sender, batch.sender_type, value, dispatcher)
-        except BaseException as error:  # noqa: BLE001 - user code may raise SystemExit too; it must not take the shard down
-            dispatcher.failed(target, record, sender, batch.sender_type, value, error)
+        attempt(target, record, sender, batch.sender_type, value, dispatcher)
+
+
+def attempt(
+    target: FunctionType, record: Any, sender: Any, sender_type: str | None, value: Any, dispatcher: Dispatcher
+) -> None:
+    """The first attempt at one message, and what follows if it fails."""
+    try:
+        invoke(target, record, sender, sender_type, value, dispatcher)
+    except BaseException as error:  # noqa: BLE001 - user code may raise SystemExit too; it must not take the shard down
+        dispatcher.failed(target, record, sender, sender_type, value, error)
 
 
 def invoke(target: FunctionType, record: Any, sender: Any, sender_type: str | None, value: Any, dispatcher: Dispatcher) -> None:
@@ -65,6 +73,7 @@ def invoke(target: FunctionType, record: Any, sender: Any, sender_type: str | No
         table.touch(record)
     before = function.values_of(record)
     mark = len(dispatcher.effects)
+    deleted = False
     context.state = record
     try:
         call(function, context, value)
@@ -74,9 +83,15 @@ def invoke(target: FunctionType, record: Any, sender: Any, sender_type: str | No
             else:
                 field.check(getattr(record, field.name))
     except BaseException:
+        deleted = learn_deletion(function, record)
         function.restore(record, before)
         del dispatcher.effects[mark:]
-        raise
+        if not deleted:
+            raise
+    if deleted:  # no attempt of its own: the function has not failed
+        dispatcher.forget_failed()
+        invoke(target, record, sender, sender_type, value, dispatcher)
+        return
     after = function.values_of(record)
     if any(
         new is not old and (field.immutable or new != old)
@@ -132,8 +147,13 @@ def run(target, batch, dispatcher):
 {save}        try:
             {call}
 {check}        except BaseException as error:
+            deleted = learn_deletion(function, record)
 {restore}            del effects[mark:]
-            dispatcher.failed(target, record, sender, sender_type, value, error)
+            if deleted:
+                dispatcher.forget_failed()
+                attempt(target, record, sender, sender_type, value, dispatcher)
+            else:
+                dispatcher.failed(target, record, sender, sender_type, value, error)
             context._sender_type = sender_type
 """
 
@@ -170,6 +190,7 @@ def compile_runner(function: CompiledFunction) -> Runner:
         return run_plain
     spec = function.spec
     namespace: dict[str, Any] = {"senders_of": senders_of, "END": END, "Encoded": Encoded, "handler": spec.handler}
+    namespace |= {"attempt": attempt, "learn_deletion": learn_deletion, "function": function}
     save = check = ""
     for field in spec.fields:
         name = field.name

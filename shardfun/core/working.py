@@ -9,14 +9,21 @@ failed invocation leaves nothing to undo, and what one invocation has changed be
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import cbor2
-
+from shardfun.core.absence import is_default
+from shardfun.core.buffers import Bounds, Buffer
 from shardfun.core.cells import Cells
-from shardfun.core.function import CompiledFunction
+from shardfun.core.copies import Read, copy_class, generate_fill, open_collection, slot_of_field
+from shardfun.core.function import CompiledFunction, FieldSpec
+from shardfun.core.hidden import BOUNDS, DEADLINES, IDLE, Hidden, Plain, with_idle, with_parts
+from shardfun.core.maps import Map, Write
+from shardfun.core.options import is_worth_moving
 from shardfun.core.records import RecordTable
+from shardfun.core.registry import Descriptions
+
+Change = tuple[FieldSpec, Any]
+"""A field and its new value: of a mutable one, encoded."""
 
 
 class Copies:
@@ -24,66 +31,159 @@ class Copies:
 
     Args:
         function: a full one.
+
+    ``descriptions``: of the types that registries were asked for.
     """
 
-    __slots__ = ("_class", "_function")
+    __slots__ = ("_class", "_collections", "_expiring", "_fields", "_fill", "_function", "_idle_ms", "descriptions")
 
     def __init__(self, function: CompiledFunction) -> None:
         assert function.full
+        spec = function.spec
+        self.descriptions = Descriptions()
         self._function = function
-        self._class = _copy_class(function)
+        self._collections = spec.collections
+        self._fields = tuple((field, slot_of_field(field)) for field in spec.fields)
+        self._expiring = tuple(pair for pair in self._fields if pair[0].expiry is not None)
+        self._idle_ms = spec.options.expire_idle_ms
+        self._class = copy_class(spec, self.descriptions)
+        self._fill = generate_fill(spec.fields)
 
     def begin(self, record: Any, cells: Cells, now_ms: int) -> Any:
         """A copy of a record for one invocation.
 
         Args:
             now_ms: unix milliseconds; what has expired then is at its default.
+
+        Raises:
+            PayloadTypeError: a stored value does not fit its declaration.
         """
         copy: Any = object.__new__(self._class)
         copy._record = record  # noqa: SLF001
         copy._cells = cells  # noqa: SLF001
         copy._now_ms = now_ms  # noqa: SLF001
-        for field in self._function.spec.fields:
-            name = field.name
-            value = (
-                getattr(record, name) if field.immutable else field.from_plain(cbor2.loads(getattr(record, "_encoded_" + name)))
-            )
-            setattr(copy, name, value)
+        copy._handles = {}  # noqa: SLF001
+        copy._marks = {}  # noqa: SLF001
+        copy._fresh = False  # noqa: SLF001
+        copy._hidden = hidden = record._hidden  # noqa: SLF001
+        if hidden is not None and self._idle_ms is not None and hidden.get(IDLE, now_ms + 1) <= now_ms:
+            copy._delete_instance()  # noqa: SLF001
+            return copy
+        self._fill(copy, record)
+        if hidden is not None and DEADLINES in hidden:
+            for field, slot in self._expiring:
+                if hidden[DEADLINES].get(field.name, now_ms + 1) <= now_ms:
+                    delattr(copy, slot)
         return copy
 
     def commit(self, copy: Any, table: RecordTable) -> None:
-        """Write a copy back to its record.
+        """Write a copy back to its record and cells, which ends the use of its collections.
 
         Raises:
             PayloadTypeError, UnicodeEncodeError: a value is not of its declared type; nothing is written.
         """
+        try:
+            changes = self._changes(copy)
+            writes, hidden = self._collected(copy)
+        finally:
+            for handle in copy._handles.values():  # noqa: SLF001
+                handle.close()
+        hidden = self._with_deadlines(copy, hidden, changes)
         record = copy._record  # noqa: SLF001
-        changed: list[Callable[[], None]] = []
-        for field in self._function.spec.fields:
-            value, name = getattr(copy, field.name), field.name
+        if self._idle_ms is not None:
+            hidden = self._with_idle(copy, hidden, changes, writes)
+        # From here on nothing fails.
+        if changes or hidden != record._hidden:  # noqa: SLF001
+            if record._epoch is not table.epoch:  # noqa: SLF001
+                table.touch(record)
+            for field, value in changes:
+                if field.immutable:
+                    setattr(record, field.name, value)
+                else:
+                    self._function.set_mutable(record, field, value)
+            record._hidden = hidden  # noqa: SLF001
+            table.mark_dirty(record)
+        put = table.cells.put
+        for prefix, suffix, value in writes:
+            put(prefix, suffix, value)
+
+    # ---- what may fail --------------------------------------------------------------------------------------------------
+    def _changes(self, copy: Any) -> list[Change]:
+        """The fields that differ from the record."""
+        record = copy._record  # noqa: SLF001
+        found: list[Change] = []
+        for field, slot in self._fields:
+            value, name = getattr(copy, slot), field.name
             if field.immutable:
                 if value is not getattr(record, name):
                     field.check(value)
-                    changed.append(lambda name=name, value=value: setattr(record, name, value))  # type: ignore[misc]
+                    if not field.scalar:
+                        field.encode(value)
+                    found.append((field, value))
             else:
                 encoded = field.encode(value)
                 if encoded != getattr(record, "_encoded_" + name):
-                    changed.append(lambda f=field, e=encoded: self._function.set_mutable(record, f, e))  # type: ignore[misc]
-        if changed:
-            if record._epoch is not table.epoch:  # noqa: SLF001
-                table.touch(record)
-            for write in changed:
-                write()
-            table.mark_dirty(record)
+                    found.append((field, encoded))
+        return found
 
+    def _collected(self, copy: Any) -> tuple[list[Write], Plain | None]:
+        """What has to be put into the cells, and the hidden data with the bounds of buffers."""
+        handles = copy._handles  # noqa: SLF001
+        if copy._fresh:  # noqa: SLF001
+            for spec in self._collections:
+                open_collection(copy, spec, self.descriptions)
+        writes: list[Write] = []
+        buffers: dict[str, tuple[Bounds | None, int | None]] = {}
+        for name, handle in handles.items():
+            if type(handle) is Map:
+                writes += handle.writes()
+            elif type(handle) is Buffer:
+                more, bounds, deadline = handle.writes()
+                writes += more
+                buffers[name] = bounds, deadline
+            else:
+                writes += handle.writes(buffers)
+        hidden: Plain | None = copy._hidden  # noqa: SLF001
+        if buffers:
+            hidden = with_parts(hidden, BOUNDS, {name: bounds for name, (bounds, _) in buffers.items()})
+            hidden = with_parts(hidden, DEADLINES, {name: deadline for name, (_, deadline) in buffers.items()})
+        return writes, hidden
 
-def _copy_class(function: CompiledFunction) -> type:
-    """A slotted subclass of the author's state class."""
-    spec = function.spec
-    slots = [field.name for field in spec.fields] + [item.name for item in spec.collections]
-    slots += ["_record", "_cells", "_now_ms"]
-    return type(spec.state_class)(
-        f"{spec.state_class.__name__}Copy",
-        (spec.state_class,),
-        {"__slots__": tuple(slots), "__module__": spec.state_class.__module__},
-    )
+    def _with_deadlines(self, copy: Any, hidden: Plain | None, changes: list[Change]) -> Plain | None:
+        """The hidden data with the deadlines of the values that were written, or read."""
+        if not self._expiring:
+            return hidden
+        changed = {field.name for field, _ in changes}
+        marks, now_ms, before = copy._marks, copy._now_ms, Hidden(hidden)  # noqa: SLF001
+        deadlines: dict[str, int | None] = {}
+        for field, slot in self._expiring:
+            name, mark, deadline = field.name, marks.get(field.name), before.deadline(field.name)
+            if mark is None and name not in changed and deadline is not None:
+                continue
+            expiry = field.expiry
+            assert expiry is not None
+            if is_default(field, getattr(copy, slot)):
+                deadlines[name] = None
+            elif deadline is None or name in changed or mark is Read.AND_WRITTEN or expiry.is_renewed_by_read(deadline, now_ms):
+                deadlines[name] = now_ms + expiry.ttl_ms
+        return with_parts(hidden, DEADLINES, deadlines)
+
+    def _with_idle(self, copy: Any, hidden: Plain | None, changes: list[Change], writes: list[Write]) -> Plain | None:
+        """The hidden data with the deadline of the instance, which a message puts off."""
+        assert self._idle_ms is not None
+        now_ms = copy._now_ms  # noqa: SLF001
+        deadline = None if hidden is None else hidden.get(IDLE)
+        if not self._exists(copy, hidden, changes, writes):
+            return None
+        return with_idle(hidden, now_ms + self._idle_ms) if is_worth_moving(deadline, self._idle_ms, now_ms) else hidden
+
+    def _exists(self, copy: Any, hidden: Plain | None, changes: list[Change], writes: list[Write]) -> bool:
+        """Whether there is anything to keep. An instance whose maps may have entries is believed to have some."""
+        if hidden is not None and (len(hidden) > 1 or IDLE not in hidden or self._collections):
+            return True
+        if any(value is not None for _, _, value in writes):
+            return True
+        function = self._function
+        values = dict(zip((field.name for field, _ in self._fields), function.values_of(copy._record), strict=False))  # noqa: SLF001
+        values |= {field.name: value for field, value in changes}
+        return function.encode_values((*values.values(), None)) is not None

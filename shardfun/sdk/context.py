@@ -133,6 +133,15 @@ class Context(Generic[S]):
             self._dispatcher.admit(id)
         self._effects.append((target, id, self._address, value))
 
+    def delete_instance(self) -> None:
+        """Forget this address's state: every value is at its default, every map, buffer and registry is empty.
+
+        Timers and messages that are under way stay; they meet an address that is as new.
+        """
+        if self._address is None:
+            _CLOSED.append(None)
+        self.state._delete_instance()  # type: ignore[attr-defined]  # noqa: SLF001 - of the runtime's classes behind the author's
+
     def reply(self, value: Any) -> None:
         """Record a message to the caller.
 

@@ -55,8 +55,14 @@ def perform(ctx: Context[Any], steps: Any, failures: Counter[str]) -> None:
                 state.n = "text"
             case ["n-true"]:
                 state.n = True
-            case ["del"]:
-                del state.n
+            case ["del", name]:
+                delattr(state, name)
+            case ["del-empty"]:
+                ctx.delete_instance()
+            case ["in"]:
+                ctx.emit("out", [name for name in ("n", "word", "item", "items", "any") if name in state])
+            case ["in-wrong"]:
+                repr("wrod" in state)
             case ["word", text]:
                 state.word = text or None
             case ["word-wrong"]:
@@ -135,7 +141,8 @@ def application() -> App:
     return app
 
 
-STEPS = ["count", "large", "same", "n-wrong", "n-true", "del", "word:x", "word:", "word-wrong", "item", "item-wrong", "append",
+STEPS = ["count", "large", "same", "n-wrong", "n-true", "del:n", "del:items", "del:any",
+         "del-empty", "in", "in-wrong", "word:x", "word:", "word-wrong", "item", "item-wrong", "append",
          "items-wrong", "items-unencodable", "any", "read", f"send:{OWN[0]}", f"send:{OTHER[0]}", f"send-list:{OWN[1]}",
          "send-caller", "send-wrong", "send-wrong-but-caught", "emit", "emit-wrong", "raise", "exit", "flaky:1", "flaky:2"]  # fmt: skip
 
@@ -234,7 +241,34 @@ def run_type(core: ShardCore, typename: str) -> None:
     core._collect()
 
 
-FAILING = [step for step in STEPS if step in {"n-wrong", "n-true", "del", "word-wrong", "item-wrong", "items-wrong",
+@pytest.mark.parametrize("typename", ["t/tuples", "t/lists"])
+def test_a_deleted_field_is_at_its_default_at_once_and_afterwards(core: ShardCore, typename: str) -> None:
+    made = ["count", "word:x", "item", "append", "any"]
+    deleted = ["del:n", "del:items", "in", "count", "append", "in", "del:item", "del:any", "del:word"]
+    for steps in (made, deleted, ["in"]):
+        put(core, typename, ("x", tuple(steps) if typename == "t/tuples" else list(steps)))
+        run_type(core, typename)
+    assert not letters_of(cells_of(core)), "not even the first time in a process"
+    record = record_of(core, typename, "x")
+    assert (record.n, record.word, record.item, record.items, record.any) == (1, None, Item(0), [1], 0)
+    emitted = [str(raw) for raw in core.egress["out"].pending]
+    assert ["item" in text for text in emitted] == [True, True, True]
+    assert emitted[-1] == str(repr(["n", "items"]).encode())
+    assert dirty_of(core) == [(typename, "x")]
+
+
+@pytest.mark.parametrize("typename", ["t/tuples", "t/lists"])
+def test_a_deleted_instance_is_not_stored(core: ShardCore, typename: str) -> None:
+    for steps in (["count", "word:x", "append", "any", "item"], ["del-empty", "in"]):
+        put(core, typename, ("x", tuple(steps) if typename == "t/tuples" else steps))
+        run_type(core, typename)
+    core.table.freeze()
+    (piece,) = core.table.encode_frozen(10)
+    assert piece == ([record_of(core, typename, "x")._key], [None])
+    assert core.egress["out"].pending == [b"[]"]
+
+
+FAILING = [step for step in STEPS if step in {"n-wrong", "n-true", "in-wrong", "word-wrong", "item-wrong", "items-wrong",
            "items-unencodable", "send-wrong", "emit-wrong", "raise", "exit"}]  # fmt: skip
 
 

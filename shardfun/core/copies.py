@@ -1,0 +1,158 @@
+"""The class of the working copies of one function type: the author's state class, with slots and descriptors of ours.
+
+Plain fields are slots. Fields that expire are descriptors, since reads and writes of them count. Collections are descriptors, too:
+they are opened when they are asked for, so that an invocation pays only for what it uses.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Any
+
+import cbor2
+
+from shardfun.core.absence import filling, is_default, unknown_name
+from shardfun.core.buffers import Buffer
+from shardfun.core.cell_keys import BUFFER_KIND, MAP_KIND, cells_prefix
+from shardfun.core.function import CollectionSpec, FieldSpec, FunctionSpec
+from shardfun.core.hidden import Hidden
+from shardfun.core.maps import Map
+from shardfun.core.registry import Descriptions, Registry
+from shardfun.errors import PayloadTypeError
+
+Collection = Map[Any, Any] | Buffer[Any] | Registry
+
+
+class Read(enum.Enum):
+    """What an invocation did with an expiring field."""
+
+    ONLY = enum.auto()
+    AND_WRITTEN = enum.auto()
+
+
+def slot_of_field(field: FieldSpec) -> str:
+    """The slot of a copy that holds the value of a field."""
+    return field.name if field.expiry is None else "_value_" + field.name
+
+
+def copy_class(spec: FunctionSpec, descriptions: Descriptions) -> type:
+    """A slotted subclass of the author's state class."""
+    slots = {slot_of_field(field): field for field in spec.fields}
+    collections = {item.name: item for item in spec.collections}
+
+    def __contains__(copy: Any, name: str) -> bool:  # noqa: N807 - becomes one
+        if name in collections:
+            return bool(getattr(copy, name))
+        for slot, field in slots.items():
+            if field.name == name:
+                return not is_default(field, getattr(copy, slot))
+        raise unknown_name(copy, name)
+
+    def _delete_instance(copy: Any) -> None:
+        copy._fresh = True  # noqa: SLF001
+        copy._hidden = None  # noqa: SLF001
+        copy._marks.clear()  # noqa: SLF001
+        for slot, field in slots.items():
+            setattr(copy, slot, field.default)
+            delattr(copy, slot)
+        for handle in copy._handles.values():  # noqa: SLF001
+            handle.clear()
+
+    namespace: dict[str, Any] = {
+        "__slots__": (*slots, "_record", "_cells", "_now_ms", "_handles", "_marks", "_hidden", "_fresh"),
+        "__module__": spec.state_class.__module__,
+        "__getattr__": filling(slots),
+        "__contains__": __contains__,
+        "_delete_instance": _delete_instance,
+    }
+    for field in spec.fields:
+        if field.expiry is not None:
+            namespace[field.name] = ExpiringField(field.name)
+    for item in spec.collections:
+        namespace[item.name] = OpenedCollection(item, descriptions)
+    return type(spec.state_class)(f"{spec.state_class.__name__}Copy", (spec.state_class,), namespace)
+
+
+def generate_fill(fields: tuple[FieldSpec, ...]) -> Callable[[Any, Any], None]:
+    """Code that copies the values of a record, field by field."""
+    namespace: dict[str, Any] = {"loads": cbor2.loads}
+    lines = ["    pass"]
+    for field in fields:
+        value = f"record.{field.name}"
+        if not field.immutable:
+            namespace["read_" + field.name] = field.from_plain
+            value = f"read_{field.name}(loads(record._encoded_{field.name}))"
+        lines.append(f"    copy.{slot_of_field(field)} = {value}")
+    exec("def fill(copy, record):\n" + "\n".join(lines), namespace)  # noqa: S102
+    return namespace["fill"]  # type: ignore[no-any-return]
+
+
+class ExpiringField:
+    """A field of a copy whose reads and writes are noted."""
+
+    __slots__ = ("_name", "_slot")
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._slot = "_value_" + name
+
+    def __get__(self, copy: Any, _owner: type) -> Any:
+        copy._marks.setdefault(self._name, Read.ONLY)  # noqa: SLF001
+        return getattr(copy, self._slot)
+
+    def __set__(self, copy: Any, value: Any) -> None:
+        copy._marks[self._name] = Read.AND_WRITTEN  # noqa: SLF001
+        setattr(copy, self._slot, value)
+
+    def __delete__(self, copy: Any) -> None:
+        copy._marks[self._name] = Read.AND_WRITTEN  # noqa: SLF001
+        setattr(copy, self._slot, None)
+        delattr(copy, self._slot)
+
+
+class OpenedCollection:
+    """A map, a buffer or a registry of a copy, opened when it is first asked for."""
+
+    __slots__ = ("_descriptions", "_spec")
+
+    def __init__(self, spec: CollectionSpec, descriptions: Descriptions) -> None:
+        self._spec = spec
+        self._descriptions = descriptions
+
+    def __get__(self, copy: Any, _owner: type) -> Collection:
+        return open_collection(copy, self._spec, self._descriptions)
+
+    def __set__(self, copy: Any, value: Any) -> None:
+        spec = self._spec
+        hint = {
+            "map": "change its entries, or clear() and update() it",
+            "buffer": "use replace()",
+            "registry": "register a name",
+        }
+        msg = f"state field {spec.name!r} is a {spec.kind} and cannot be assigned: {hint[spec.kind]}; got {value!r:.100}"
+        raise PayloadTypeError(msg)
+
+    def __delete__(self, copy: Any) -> None:
+        open_collection(copy, self._spec, self._descriptions).clear()
+
+
+def open_collection(copy: Any, spec: CollectionSpec, descriptions: Descriptions) -> Collection:
+    """The handle of a collection for the invocation of this copy: the same each time."""
+    handles: dict[str, Collection] = copy._handles  # noqa: SLF001
+    handle = handles.get(spec.name)
+    if handle is not None:
+        return handle
+    cells, now_ms, record, fresh = copy._cells, copy._now_ms, copy._record, copy._fresh  # noqa: SLF001
+    address, slot = record._address, record._key[:2]  # noqa: SLF001
+    hidden = Hidden(copy._hidden)  # noqa: SLF001
+    name = spec.name
+    if spec.kind == "map":
+        handle = Map(spec, cells, cells_prefix(slot, MAP_KIND, address, name), now_ms, empty=fresh)
+    elif spec.kind == "buffer":
+        prefix = cells_prefix(slot, BUFFER_KIND, address, name)
+        handle = Buffer(spec, cells, prefix, now_ms, hidden.bounds(name), hidden.deadline(name), empty=fresh)
+    else:
+        handle = Registry(name, address, slot, cells, now_ms, hidden, descriptions, empty=fresh)
+    handles[name] = handle
+    return handle

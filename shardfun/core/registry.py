@@ -1,0 +1,416 @@
+"""``Registry``: states that a function names at run time: single values, maps and buffers.
+
+What is registered under a name, its kind and its types, is stored with the address, so a name means the same in every invocation.
+A registered value is a cell of its own; maps and buffers are stored as declared ones are, under ``field.name``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar, cast, overload
+
+import cbor2
+
+from shardfun.core.buffers import Bounds, Buffer
+from shardfun.core.cell_keys import (
+    BUFFER_KIND,
+    MAP_KIND,
+    NAME_BYTES_MAX,
+    REGISTERED_KIND,
+    cells_prefix,
+    deadline_of,
+    living,
+    stamped,
+    value_in,
+)
+from shardfun.core.cells import Cells
+from shardfun.core.function import CollectionSpec, FieldSpec
+from shardfun.core.hidden import Hidden
+from shardfun.core.maps import CLOSED, Closed, Map, Write
+from shardfun.core.options import Expiry
+from shardfun.errors import InvocationError
+from shardfun.model.address import Address
+from shardfun.model.conversion import convertible
+from shardfun.model.ordered_keys import KeyType, key_type
+from shardfun.model.payload import PayloadType, payload_types
+
+T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
+_MISSING: Any = object()
+DESCRIPTIONS_MAX = 1000
+
+KIND, TYPE, VALUE = "kind", "type", "value"  # of a registration as it is stored
+_COLLECTIONS = {"map": MAP_KIND, "buffer": BUFFER_KIND}
+
+
+class Descriptions:
+    """What the types mean that the registries of one function type were asked for. Looking at a type takes far longer than using it.
+
+    ``expiring``: whether any registered state expires, as far as this process has seen.
+    """
+
+    __slots__ = ("_items", "_keys", "expiring")
+
+    def __init__(self) -> None:
+        self._items: dict[Any, tuple[Any, tuple[PayloadType, ...]]] = {}
+        self._keys: dict[Any, KeyType] = {}
+        self.expiring = False
+
+    def item(self, annotation: Any, name: str, default: Any) -> FieldSpec:
+        """What a type of values means.
+
+        Raises:
+            DefinitionError: values of it cannot be stored.
+        """
+        found = self._items.get(annotation)
+        if found is None:
+            types = payload_types(annotation, f"registered state {name!r}")
+            found = (convertible(annotation, f"registered state {name!r}") if types else annotation, types)
+            self._remember(self._items, annotation, found)
+        return FieldSpec(name, *found, default)
+
+    def key(self, annotation: Any, name: str) -> KeyType:
+        """What a type of keys means.
+
+        Raises:
+            DefinitionError: there is no order for keys of that type.
+        """
+        what = f"state field {name!r}: key"
+        found = self._keys.get(annotation)
+        if found is None:
+            found = key_type(annotation, what)
+            self._remember(self._keys, annotation, found)
+        return found if found.what == what else dataclasses.replace(found, what=what)
+
+    @staticmethod
+    def _remember(known: dict[Any, Any], annotation: Any, found: Any) -> None:
+        if len(known) >= DESCRIPTIONS_MAX:
+            known.clear()
+        known[annotation] = found
+
+
+class RegisteredValue(Generic[T]):
+    """One value that was registered by name (``Registry.value``)."""
+
+    __slots__ = (
+        "_before",
+        "_deadline",
+        "_expiry",
+        "_item",
+        "_now_ms",
+        "_read",
+        "_registration",
+        "_stored",
+        "_value",
+        "_written",
+    )
+
+    def __init__(self, item: FieldSpec, registration: bytes, raw: bytes | None, expiry: Expiry | None, now_ms: int) -> None:
+        self._item = item
+        self._registration = registration
+        self._stored = raw
+        self._expiry = expiry
+        self._now_ms = now_ms
+        self._deadline = None if raw is None else deadline_of(raw)
+        living_raw = living(raw, now_ms)
+        plain = {} if living_raw is None else cbor2.loads(living_raw)
+        self._value: Any = item.from_plain(plain[VALUE]) if VALUE in plain else _MISSING
+        self._before = None if self._value is _MISSING else item.encode(self._value)
+        self._read = self._written = False
+
+    def get(self) -> T:
+        """The value; the default if it was never set. A mutable value may be changed in place, as those of declared fields."""
+        self._require_open()
+        self._read = True
+        if self._value is _MISSING:
+            self._value = self._item.from_plain(cbor2.loads(self._item.encode(self._item.default)))
+        return self._value  # type: ignore[no-any-return]
+
+    def set(self, value: T) -> None:
+        """Set the value.
+
+        Raises:
+            PayloadTypeError: it is not of the registered type.
+        """
+        self._require_open()
+        self._item.encode_checked(value)
+        self._value = value
+        self._written = True
+
+    def delete(self) -> None:
+        """Set the value back to its default."""
+        self._require_open()
+        self._value = _MISSING
+        self._written = True
+
+    def _require_open(self) -> None:
+        if self._item is CLOSED:
+            Closed().fail()
+
+    def cell(self) -> bytes | None:
+        """What has to be stored; ``None``: what is stored already.
+
+        Raises:
+            PayloadTypeError: the value is not of its type any more, or cannot be encoded.
+        """
+        item, expiry = self._item, self._expiry
+        absent = item.encode(item.default)
+        encoded = absent if self._value is _MISSING else item.encode(self._value)
+        before = absent if self._before is None else self._before
+        if encoded != before:
+            item.encode_checked(self._value)
+        deadline = None
+        if expiry is not None and encoded != absent:
+            renew = self._written or encoded != before or self._deadline is None
+            renew |= self._read and expiry.is_renewed_by_read(self._deadline, self._now_ms)
+            deadline = self._now_ms + expiry.ttl_ms if renew else self._deadline
+        cell = self._registration
+        if encoded != absent:
+            cell = registration_with(cell, encoded)
+        if deadline is not None:
+            cell = stamped(cell, deadline)
+        return None if cell == self._stored else cell
+
+    def close(self) -> None:
+        """The invocation is over: any use raises."""
+        self._item = CLOSED
+
+
+class Registry:
+    """States of one address that are registered by name when they are needed. Declared with ``extra: Registry = registry()``.
+
+    Each method gives the state of that name, and registers it if it is new. The kind and the types of a name cannot be changed
+    afterwards: another kind or type is an error, in the same invocation and in any later one.
+    """
+
+    __slots__ = ("_address", "_cells", "_cleared", "_describe", "_hidden", "_name", "_now_ms", "_open", "_prefix", "_slot")
+
+    def __init__(
+        self,
+        name: str,
+        address: Address,
+        slot: bytes,
+        cells: Cells,
+        now_ms: int,
+        hidden: Hidden,
+        describe: Descriptions,
+        *,
+        empty: bool,
+    ) -> None:
+        self._name = name
+        self._address = address
+        self._slot = slot
+        self._cells = cells
+        self._now_ms = now_ms
+        self._hidden = hidden
+        self._describe = describe
+        self._cleared = empty
+        self._prefix = cells_prefix(slot, REGISTERED_KIND, address, name)
+        self._open: dict[str, _Opened] = {}
+
+    def __repr__(self) -> str:
+        return f"<Registry {self._name}>"
+
+    @overload
+    def value(self, name: str, type: type[T], *, default: T, expire: Expiry | None = None) -> RegisteredValue[T]: ...
+    @overload
+    def value(
+        self, name: str, type: type[T], *, default_factory: Callable[[], T], expire: Expiry | None = None
+    ) -> RegisteredValue[T]: ...
+    @overload
+    def value(self, name: str, type: Any, *, default: Any, expire: Expiry | None = None) -> RegisteredValue[Any]: ...
+    def value(
+        self,
+        name: str,
+        type: Any,
+        *,
+        default: Any = _MISSING,
+        default_factory: Callable[[], Any] | None = None,
+        expire: Expiry | None = None,
+    ) -> RegisteredValue[Any]:
+        """A single value.
+
+        Args:
+            name: 1 to 255 bytes of text.
+            type: of the value, as in a declaration.
+            default: what it is before it is set; ``default_factory`` makes one of a mutable type.
+            expire: ``after_write(...)`` or ``after_access(...)``: when it goes back to the default by itself.
+
+        Raises:
+            InvocationError: the name is registered as something else, or is no name.
+            DefinitionError: the type cannot be stored.
+            PayloadTypeError: the default is not of the type.
+        """
+        if (default is _MISSING) == (default_factory is None):
+            msg = f"registry {self._name!r}: value({name!r}): expected a default or a default_factory, and not both"
+            raise InvocationError(msg)
+        item = self._describe.item(type, self._full(name), default if default_factory is None else default_factory())
+        item.encode_checked(item.default)
+        opened = self._take(name, "value", item.type_name)
+        if opened.handle is None:
+            registration = cbor2.dumps({KIND: "value", TYPE: item.type_name})
+            opened.handle = RegisteredValue(item, registration, opened.stored, expire, self._now_ms)
+            self._open[name] = opened
+        self._note(expire)
+        return cast("RegisteredValue[Any]", opened.handle)
+
+    def map(self, name: str, key: type[K], value: type[V], *, expire: Expiry | None = None) -> Map[K, V]:
+        """A map.
+
+        Raises:
+            InvocationError: the name is registered as something else, or is no name.
+            DefinitionError: a type cannot be stored.
+        """
+        full = self._full(name)
+        keys, item = self._describe.key(key, full), self._describe.item(value, full, None)
+        opened = self._take(name, "map", f"{keys.name}, {item.type_name}")
+        if opened.handle is None:
+            spec = CollectionSpec(full, "map", keys, item, expire)
+            opened.handle = Map(spec, self._cells, self._prefix_of(MAP_KIND, name), self._now_ms, empty=opened.fresh)
+            self._open[name] = opened
+        self._note(expire)
+        return cast("Map[K, V]", opened.handle)
+
+    def buffer(self, name: str, type: type[T], *, expire: Expiry | None = None) -> Buffer[T]:
+        """A buffer.
+
+        Raises:
+            InvocationError: the name is registered as something else, or is no name.
+            DefinitionError: the type cannot be stored.
+        """
+        full = self._full(name)
+        item = self._describe.item(type, full, None)
+        opened = self._take(name, "buffer", item.type_name)
+        if opened.handle is None:
+            spec = CollectionSpec(full, "buffer", None, item, expire)
+            bounds, deadline = (None, None) if opened.fresh else (self._hidden.bounds(full), self._hidden.deadline(full))
+            prefix = self._prefix_of(BUFFER_KIND, name)
+            opened.handle = Buffer(spec, self._cells, prefix, self._now_ms, bounds, deadline, empty=opened.fresh)
+            self._open[name] = opened
+        self._note(expire)
+        return cast("Buffer[T]", opened.handle)
+
+    def names(self) -> list[str]:
+        """All names that are registered, in order."""
+        stored = [] if self._cleared else [suffix.decode() for suffix, _ in self._cells.scan(self._prefix)]
+        return sorted({*stored, *self._open})
+
+    def __contains__(self, name: object) -> bool:
+        if name in self._open:
+            return True
+        return type(name) is str and not self._cleared and self._cells.get(self._prefix, name.encode()) is not None
+
+    def __bool__(self) -> bool:
+        return bool(self.names())
+
+    def clear(self) -> None:
+        """Forget every name and what is stored under it."""
+        if self._cells is CLOSED:
+            Closed().fail()
+        for opened in self._open.values():
+            opened.handle.close()
+        self._open = {}
+        self._cleared = True
+
+    # ---- how ------------------------------------------------------------------------------------------------------------
+    def _full(self, name: str) -> str:
+        return f"{self._name}.{name}"
+
+    def _prefix_of(self, kind: bytes, name: str) -> bytes:
+        return cells_prefix(self._slot, kind, self._address, self._full(name))
+
+    def _note(self, expire: Expiry | None) -> None:
+        if expire is not None:
+            self._describe.expiring = True
+
+    def _take(self, name: str, kind: str, types: str) -> _Opened:
+        """The registration of a name, which must be of this kind and these types if there is one."""
+        opened = self._open.get(name) if type(name) is str else None
+        if opened is None:
+            if type(name) is not str or not 0 < len(name.encode()) <= NAME_BYTES_MAX or "\0" in name:
+                msg = f"registry {self._name!r}: expected a name of 1 to {NAME_BYTES_MAX} bytes, got {name!r:.100}"
+                raise InvocationError(msg)
+            raw = None if self._cleared else self._cells.get(self._prefix, name.encode())
+            known = {KIND: kind, TYPE: types} if raw is None else cbor2.loads(value_in(raw))
+            opened = _Opened(known[KIND], known[TYPE], raw, self._cleared)
+        if (opened.kind, opened.types) != (kind, types):
+            msg = (
+                f"registry {self._name!r}: {name!r} is registered as a {opened.kind} of {opened.types}, and asked for as a "
+                f"{kind} of {types}; use another name, or the same kind and types"
+            )
+            raise InvocationError(msg)
+        return opened
+
+    # ---- the end of the invocation --------------------------------------------------------------------------------------
+    def writes(self, buffers: dict[str, tuple[Bounds | None, int | None]]) -> list[Write]:
+        """What has to be put into the cells.
+
+        Args:
+            buffers: gets the new bounds and deadlines of the buffers, by their full names.
+
+        Raises:
+            PayloadTypeError: a value is not of its type any more, or cannot be encoded.
+        """
+        found: list[Write] = self._removals(buffers) if self._cleared else []
+        for name, opened in self._open.items():
+            handle = opened.handle
+            cell: bytes | None = None
+            if type(handle) is RegisteredValue:
+                cell = handle.cell()
+            elif opened.stored is None:
+                cell = cbor2.dumps({KIND: opened.kind, TYPE: opened.types})
+            if cell is not None:
+                found.append((self._prefix, name.encode(), cell))
+            if type(handle) is Map:
+                found += handle.writes()
+            elif type(handle) is Buffer:
+                more, bounds, deadline = handle.writes()
+                found += more
+                buffers[self._full(name)] = bounds, deadline
+        return found
+
+    def _removals(self, buffers: dict[str, tuple[Bounds | None, int | None]]) -> list[Write]:
+        found: list[Write] = []
+        for suffix, raw in self._cells.scan(self._prefix):
+            name, kind = suffix.decode(), cbor2.loads(value_in(raw))[KIND]
+            opened = self._open.get(name)
+            if opened is None:
+                found.append((self._prefix, suffix, None))
+            if kind in _COLLECTIONS and (opened is None or opened.kind != kind):  # else its own ``writes`` empties it
+                prefix = self._prefix_of(_COLLECTIONS[kind], name)
+                found += [(prefix, each, None) for each, _ in self._cells.scan(prefix)]
+                buffers[self._full(name)] = None, None
+        return found
+
+    def close(self) -> None:
+        """The invocation is over: any use raises."""
+        for opened in self._open.values():
+            opened.handle.close()
+        self._cells = CLOSED
+        self._open = {}
+
+
+class _Opened:
+    """A name that this invocation has asked for. ``fresh``: what is stored under it is to be forgotten."""
+
+    __slots__ = ("fresh", "handle", "kind", "stored", "types")
+
+    def __init__(self, kind: str, types: str, stored: bytes | None, fresh: bool) -> None:  # noqa: FBT001 - private, named above
+        self.kind = kind
+        self.types = types
+        self.stored = stored
+        self.fresh = fresh
+        self.handle: Any = None
+
+
+def registration_with(registration: bytes, encoded: bytes) -> bytes:
+    """A stored registration of two entries, with the encoded value as the third."""
+    return bytes((registration[0] + 1,)) + registration[1:] + cbor2.dumps(VALUE) + encoded
+
+
+def registration_without(raw: bytes) -> bytes:
+    """A stored registration without its value and deadline: the value is at its default."""
+    plain = cbor2.loads(value_in(raw))
+    return cbor2.dumps({KIND: plain[KIND], TYPE: plain[TYPE]})
