@@ -17,9 +17,10 @@ from rich.text import Text
 
 from shardfun.cli.figures import NOTHING, count, counted, size
 from shardfun.cli.places import data_directory_of
-from shardfun.cli.stored import Contents, DeadLetter, Overview, StoredCheckpoint, StoredNode, StoredState
+from shardfun.cli.stored import Contents, Overview, StoredCheckpoint, StoredNode, StoredState
 from shardfun.errors import ConfigurationError, DefinitionError, StorageError
 from shardfun.model.address import Address, parse_address
+from shardfun.model.letters import DeadLetter
 
 LETTERS_SHOWN: Final = 10
 """Dead letters in the overview, unless ``--limit`` says otherwise."""
