@@ -120,7 +120,7 @@ def test_quoted_settings_exist(document: Path) -> None:
 def test_commands_exist(document: Path) -> None:
     """``shardfun COMMAND``, in backticks or typed, is a command."""
     text = document.read_text(encoding="utf-8")
-    named = re.findall(r"(?:`|\$ |\$\()shardfun ([a-z]\w*)", text)
+    named = re.findall(r"(?:`|\$ |\$\()shardfun ([a-z][\w-]*)", text)
     assert not set(named) - set(command_line.COMMANDS)
 
 
