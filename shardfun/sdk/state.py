@@ -106,7 +106,7 @@ class _Collection:
 
 
 def mapping(*, expire: Expiry | None = None) -> Map[Any, Any]:
-    """Declare a map, as in ``prices: Map[str, float] = mapping()``.
+    """Declare a map. The annotation says of what, as in ``prices: Map[str, float]``.
 
     Args:
         expire: when an entry goes away by itself, each on its own.
@@ -115,7 +115,7 @@ def mapping(*, expire: Expiry | None = None) -> Map[Any, Any]:
 
 
 def buffer(*, expire: Expiry | None = None) -> Buffer[Any]:
-    """Declare a buffer, as in ``recent: Buffer[Order] = buffer()``.
+    """Declare a buffer. The annotation says of what, as in ``recent: Buffer[Order]``.
 
     Args:
         expire: with ``after_write(...)`` each element goes away by itself, with ``after_access(...)`` the buffer as a whole.
@@ -124,7 +124,7 @@ def buffer(*, expire: Expiry | None = None) -> Buffer[Any]:
 
 
 def registry() -> Registry:
-    """Declare a registry, for states that are named at run time, as in ``extra: Registry = registry()``."""
+    """Declare a registry, for states that are named at run time. The annotation is ``Registry``."""
     return cast("Registry", _Collection("registry", None))
 
 

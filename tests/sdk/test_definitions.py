@@ -16,6 +16,10 @@ class Item(msgspec.Struct, frozen=True):
     number: int
 
 
+class Open(msgspec.Struct):
+    number: int
+
+
 class Opaque:
     pass
 
@@ -162,6 +166,8 @@ def state_with(annotation: Any, declared: Any) -> Any:
         ("Value[Missing]", value(0), "cannot be resolved"),
         (Value[list[int]], value([]), "a mutable default would be shared; use value\\(default_factory=list\\)"),
         (Value[dict[str, int]], value({}), "use value\\(default_factory=dict\\)"),
+        (Value[list[int]], value([1]), "use value\\(default_factory=lambda: \\[1\\]\\)"),
+        (Value[Open], value(Open(1)), "a mutable default would be shared; use value\\(default_factory=lambda: Open"),
         (Value[int], value("text"), "the default does not fit: .*expected int, got str: 'text'"),
         (Value[int], value(True), "the default does not fit"),
         (Value[list[int]], value(default_factory=lambda: ["x"]), "the default does not fit"),
