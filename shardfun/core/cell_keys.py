@@ -11,6 +11,7 @@ whether it expires, also after the declaration has changed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from shardfun.core.function import STATE_KIND
@@ -71,6 +72,16 @@ def stored_address(key: bytes) -> Address | None:
         return Address(typename.decode(), id.decode())
     found = parse_cell_key(key)
     return None if found is None else found.address
+
+
+def stored_addresses(keys: Iterable[bytes]) -> dict[str, list[str]]:
+    """The ids that have something stored, each once, by typename."""
+    found: dict[str, dict[str, None]] = {}
+    for key in keys:
+        address = stored_address(key)
+        if address is not None:
+            found.setdefault(address.typename, {})[address.id] = None
+    return {typename: list(ids) for typename, ids in found.items()}
 
 
 def number_suffix(number: int) -> bytes:

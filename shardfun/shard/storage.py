@@ -13,9 +13,9 @@ from typing import Any
 
 import structlog
 
+from shardfun.core.cell_keys import stored_addresses
 from shardfun.core.cells import Stored
 from shardfun.core.effects import ApplyDelta, DeleteDelta, WriteDelta
-from shardfun.core.function import parse_state_key
 from shardfun.core.participant import ShardIdentity
 from shardfun.core.snapshot import EMPTY_QUEUES, Queues, decode_queues
 from shardfun.errors import CorruptionError, StorageError
@@ -128,10 +128,8 @@ class Storage:
                 time.sleep(APPLY_RETRY_S)
         stored: dict[str, list[str]] = {}
         if effect.end and self._types_with_end:
-            for key, _ in store.scan():
-                address = parse_state_key(key)
-                if address is not None and is_declared(address.typename, self._types_with_end):
-                    stored.setdefault(address.typename, []).append(address.id)
+            found = stored_addresses(key for key, _ in store.scan())
+            stored = {typename: ids for typename, ids in found.items() if is_declared(typename, self._types_with_end)}
         try:
             store.maintain()
         except CorruptionError:

@@ -8,9 +8,10 @@ from typing import Any
 
 import cbor2
 
+from shardfun.core.cell_keys import stored_address
 from shardfun.core.cells import Stored
 from shardfun.core.dispatch import FunctionType
-from shardfun.core.function import DEAD_LETTER_KIND, CollectionSpec, parse_state_key
+from shardfun.core.function import DEAD_LETTER_KIND, STATE_KIND, CollectionSpec
 from shardfun.core.records import Generation
 from shardfun.core.shard import ShardCore
 from shardfun.errors import PayloadTypeError, nearest
@@ -37,9 +38,7 @@ def state_of(core: ShardCore, store: Stored, typename: str, id: str) -> SimpleNa
 def _collection(item: CollectionSpec, collection: Any) -> Any:
     if item.kind == "map":
         return dict(collection.items())
-    if item.kind == "buffer":
-        return list(collection.view())
-    return collection
+    return list(collection.view()) if item.kind == "buffer" else collection.names()
 
 
 def _record(store: Stored, target: FunctionType, id: str) -> Any:
@@ -104,25 +103,26 @@ def _set(collections: tuple[CollectionSpec, ...], state: Any, name: str, value: 
 
 
 def addresses_of(core: ShardCore, store: Stored, typename: str) -> list[str]:
-    """The ids of a function type that have state now, in order."""
+    """The ids of a function type that have state now, in order: a record, or a part of a collection."""
     target = core.dispatcher.resolve(typename)
-    records = target.records
-    function = target.function
-    found: dict[str, bool] = {}
-    for key, _ in store.scan():
-        address = parse_state_key(key)
-        if address is not None and address.typename == typename:
-            found[address.id] = True
+    function, records = target.function, target.records
     live = {**records.dying, **records.old, **records.young}
     live |= {id: blocked.record for id, blocked in target.blocked.items() if blocked.record is not None}
-    for id, record in live.items():
-        found[id] = function.encode_values(function.values_of(record)) is not None
-    return sorted(id for id, exists in found.items() if exists)
+    found = {id for id, record in live.items() if function.encode_values(function.values_of(record)) is not None}
+    for key in _stored(core, store):
+        address = stored_address(key)
+        if address is not None and address.typename == typename and (key[2:3] != STATE_KIND or address.id not in live):
+            found.add(address.id)
+    return sorted(found)
+
+
+def _stored(core: ShardCore, store: Stored) -> dict[bytes, bytes]:
+    """Everything but records as it is now; records as of the last checkpoint."""
+    everything = {**dict(store.scan()), **core.table.cells.unapplied()}
+    return {key: raw for key, raw in everything.items() if raw is not None}
 
 
 def dead_letters_of(core: ShardCore, store: Stored) -> list[DeadLetter]:
     """The dead letters of a shard, oldest first."""
-    letters: dict[bytes, bytes | None] = dict(store.scan())
-    letters |= core.table.cells.unapplied()
-    found = [(key, raw) for key, raw in letters.items() if raw is not None and key[2:3] == DEAD_LETTER_KIND]
+    found = [(key, raw) for key, raw in _stored(core, store).items() if key[2:3] == DEAD_LETTER_KIND]
     return [letter_of(key, raw) for key, raw in sorted(found, key=lambda item: item[0][3:])]

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
+from shardfun.core.cell_keys import stored_addresses
 from shardfun.core.effects import ApplyDelta, DeleteDelta, SendControl, StartCall, WriteDelta
-from shardfun.core.function import parse_state_key
 from shardfun.core.limits import Limits
 from shardfun.core.participant import ShardIdentity
 from shardfun.core.shard import Program, ShardCore, StartPoint
@@ -317,11 +317,7 @@ class LocalShard:
 
     def _apply(self, core: ShardCore, checkpoint: int, blocks: list[RecordBlock], end: bool) -> Callable[[], None]:  # noqa: FBT001 - an effect's own field
         self.store.apply_delta(checkpoint, blocks)
-        stored: dict[str, list[str]] = {}
-        for key, _ in self.store.scan() if end else ():
-            address = parse_state_key(key)
-            if address is not None:
-                stored.setdefault(address.typename, []).append(address.id)
+        stored = stored_addresses(key for key, _ in self.store.scan()) if end else {}
         self.store.maintain()
         return lambda: core.delta_applied(checkpoint, stored)
 
