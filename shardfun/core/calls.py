@@ -19,11 +19,13 @@ from shardfun.core.runner import call, invoke
 from shardfun.errors import PayloadTypeError
 from shardfun.model.address import Address
 from shardfun.model.columns import Batch
+from shardfun.model.crumbs import SLOTS
 from shardfun.model.payload import Encoded
 
 if TYPE_CHECKING:
     from shardfun.core.dispatch import Dispatcher, FunctionType, InvocationContext
 
+CRUMB_SLOTS = SLOTS
 BUSY_PAUSE_MS = 10  # before an attempt whose function type is at its limit asks again
 
 Waiting = tuple[Any, Any]
@@ -68,9 +70,14 @@ class Calls:
         self.effects: list[StartCall] = []
         self.blocked = 0
         """Blocked addresses."""
+        self.suspects = 0
+        """In careful mode, the messages that were there at its start and have not been dealt with: it does not end before them."""
         self._dispatcher = dispatcher
         self._finish_operation = finish_operation
         self._invocations: dict[int, Invocation] = {}
+        self._alone: int | None = None
+        self._alone_waits = False
+        self._next_alone = False
         self._running = 0
         self._number = 0
         self._retries: list[tuple[int, int, FunctionType, str]] = []
@@ -78,6 +85,10 @@ class Calls:
     def retire(self) -> None:
         """Break the reference cycles (see ``ShardCore.retire``)."""
         del self._dispatcher, self._finish_operation
+
+    def suspect_all(self) -> None:
+        """Careful mode begins: any of the messages that wait for a call may be the one."""
+        self.suspects = sum(len(target.mailbox) for target in self._dispatcher.order if target.beside)
 
     # ---- figures --------------------------------------------------------------------------------------------------------
     @property
@@ -92,8 +103,14 @@ class Calls:
 
     @property
     def full(self) -> bool:
-        """Whether no further call may begin in this shard."""
-        return self._running >= self._dispatcher.limits.calls
+        """Whether no further call may begin in this shard.
+
+        In careful mode there are only as many at once as there is room for breadcrumbs.
+        """
+        limit = self._dispatcher.limits.calls
+        if self._dispatcher.breadcrumb is not None:
+            limit = min(limit, CRUMB_SLOTS)
+        return self._running >= limit or self._alone_waits or self._alone is not None
 
     # ---- invocations ----------------------------------------------------------------------------------------------------
     def take(self, target: FunctionType, batch: Batch) -> int:
@@ -112,7 +129,7 @@ class Calls:
             if blocked is not None:
                 blocked.waiting.append(message)
                 continue
-            if self.full or target.calls >= target.calls_max:
+            if self.full or target.calls >= target.calls_max or self._has_to_be_alone(target, id, message):
                 rest = None if batch.senders is None else batch.senders[position:]
                 target.mailbox.put_back(Batch(ids[position:], rest, sender_type, batch.values[position:]))
                 target.stalled = True
@@ -126,6 +143,7 @@ class Calls:
 
     def _begin(self, target: FunctionType, id: str) -> bool:
         """Begin the first waiting message of an address, which is blocked already; false if it is dealt with without a call."""
+        alone, self._next_alone = self._next_alone, False
         dispatcher = self._dispatcher
         sender, value = target.blocked[id].waiting[0]
         record = dispatcher.find(target, id, sender, None, value)
@@ -146,6 +164,7 @@ class Calls:
             return self._try_again(target, id, error)
         context = dispatcher.make_context()
         number = self._next_number()
+        self._alone = number if alone else None
         context.open_call(rows, record._address, sender, copy, f"{dispatcher.shard}-call-{number}")  # noqa: SLF001
         self._invocations[number] = Invocation(target, id, context, rows, copy, mark)
         target.calls += 1
@@ -179,6 +198,8 @@ class Calls:
             FunctionRestartError: the failure policy of its function says so.
         """
         self._running -= 1
+        if number == self._alone:
+            self._alone = None
         invocation = self._invocations.pop(number, None)
         if invocation is None:
             self._finish_operation(number, value, error)
@@ -220,7 +241,9 @@ class Calls:
         while True:
             blocked.waiting.popleft()
             blocked.attempts = 0
-            if not blocked.waiting or self.full or target.calls >= target.calls_max:
+            self.suspects = max(0, self.suspects - 1)
+            full = self.full or target.calls >= target.calls_max
+            if not blocked.waiting or full or self._has_to_be_alone(target, id, blocked.waiting[0]):
                 target.stalled |= bool(blocked.waiting)
                 self._put_back(target, id)
                 return
@@ -235,7 +258,21 @@ class Calls:
             senders, values = zip(*waiting, strict=True)
             target.mailbox.put_back(Batch([id] * len(values), senders, None, values))
 
+    def _has_to_be_alone(self, target: FunctionType, id: str, message: Waiting) -> bool:
+        """Whether this message must not begin yet: it is suspected (see ``core.poison``), and others are under way.
+
+        Of several that are under way in each death nobody can tell which one it is, so a suspect runs with nothing beside it.
+        """
+        breadcrumb = self._dispatcher.breadcrumb
+        if breadcrumb is None or not breadcrumb.suspects or not breadcrumb.is_suspect(target, id, message[0], message[1]):
+            return False
+        self._alone_waits = self._running > 0
+        self._next_alone = not self._alone_waits
+        return self._alone_waits
+
     def _unstall(self) -> None:
+        if not self._running:
+            self._alone_waits = False
         if not self.full:
             for target in self._dispatcher.order:
                 if target.stalled and target.calls < target.calls_max:
@@ -286,7 +323,7 @@ class Calls:
             made += 1
             if target.blocked[id].record is not None:
                 self._attempt(target, id)
-            elif target.calls >= target.calls_max:
+            elif target.calls >= target.calls_max or self._has_to_be_alone(target, id, target.blocked[id].waiting[0]):
                 self._retry_at(self._dispatcher.now_ms + BUSY_PAUSE_MS, target, id)
             elif not self._begin(target, id):
                 self._next(target, id)

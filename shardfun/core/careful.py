@@ -8,6 +8,7 @@ It also encodes each record after its invocation. A value that has no encoding i
 the checkpoint, where it is too late to tell whose it is.
 
 Careful mode ends with the second complete checkpoint of the incarnation. The first one is cut at the very start: it shows nothing.
+What is known to be poison is waited for.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from shardfun.core.dispatch import Dispatcher, FunctionType
 
 CAREFUL_CHECKPOINTS = 2
+CAREFUL_CHECKPOINTS_MAX = 100  # without meeting what has to be parked: it may never come again
 SEEN_MAX = 500_000  # different messages since the start of careful mode; more are left without a key
 TEXT_CHARACTERS = 500  # of a payload that has no encoding
 
@@ -57,14 +59,16 @@ class Breadcrumb:
 
     Args:
         poison: messages to park.
+        suspects: keys of messages of which one may be poison; calls of these run with nothing beside them (``core.calls``).
     """
 
-    def __init__(self, crumbs: Crumbs, poison: Sequence[Poison] = ()) -> None:
+    def __init__(self, crumbs: Crumbs, poison: Sequence[Poison] = (), suspects: Sequence[bytes] = ()) -> None:
         self._crumbs: Crumbs | None = crumbs
         self._poison = {found.key: found for found in poison}
         self._seen: dict[bytes, int] = {}
         self._all_seen = True
         self._convicted: Poison | None = None
+        self.suspects = frozenset(suspects)
         self.parked: list[bytes] = []
         """The keys of the poison that was parked in this incarnation."""
 
@@ -83,6 +87,15 @@ class Breadcrumb:
         if self._crumbs is None:
             return 0
         return self._crumbs.put(Crumb(key if self._all_seen else bytes(KEY_BYTES), occurrence, f"{target.typename}:{id}"))
+
+    def is_suspect(self, target: FunctionType, id: str, sender: Any, value: Any) -> bool:
+        """Whether a message is suspected. Equal ones are, too: they cannot be told apart before they begin."""
+        return _content_key(target, id, sender, None, value) in self.suspects
+
+    @property
+    def waits_for_poison(self) -> bool:
+        """Whether there is something to park that has not come yet. Without careful mode it would kill again."""
+        return bool(self._poison)
 
     def end(self, mark: int) -> None:
         """The message is done: its last attempt has returned or raised, and what follows from it is recorded."""

@@ -277,7 +277,9 @@ class Coordinator:
         self.membership.change(shard, Change.RESET)
         nonce = f"{self._job[:8]}-{self.incarnation}"
         careful, poison = self.suspicion.is_careful(shard), self.suspicion.poison(shard)
-        self.effects.append(Send(shard, Reset(self.incarnation, self.complete, self._digests[shard], nonce, careful, poison)))
+        suspects = self.suspicion.suspects(shard)
+        reset = Reset(self.incarnation, self.complete, self._digests[shard], nonce, careful, poison, suspects)
+        self.effects.append(Send(shard, reset))
 
     def on_ready(self, shard: int, message: Ready, now: float) -> None:
         """A member has restored. When all have, the world runs."""
@@ -398,7 +400,7 @@ class Coordinator:
         self._aborts = 0
         self._repeated_at = now
         self.membership.checkpoint_completed()
-        self.suspicion.checkpoint_completed([part.parked for part in parts])
+        self.suspicion.checkpoint_completed([(part.parked, part.suspects) for part in parts])
         statistics = self.statistics
         statistics.completed += 1
         statistics.last_completed_at = now

@@ -298,6 +298,7 @@ class Participant:
             loop_s,
             self._current.positions,
             self._current.parked,
+            self._current.suspects,
         )
         self.effects.append(SendControl(prepared))
 

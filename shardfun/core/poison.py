@@ -88,6 +88,12 @@ class Suspicion:
         """What its next process has to park."""
         return [found for found, _ in self._cases[shard].poison.values()]
 
+    def suspects(self, shard: int) -> list[bytes]:
+        """Messages of which one may be poison, and its next process has to find out which: they were under way in two deaths."""
+        suspects = self._cases[shard].suspects
+        found = [key for key, suspect in suspects.items() if suspect.deaths > 1]
+        return found if len(found) > 1 else []
+
     def died(self, shard: int, death: Death) -> Crumb | None:
         """A process has ended and was reaped; the message that is poison from now on, if that has shown it."""
         case = self._cases[shard]
@@ -112,7 +118,7 @@ class Suspicion:
         """With several that were always there it could be any of them."""
         assert death.crumbs is not None
         guilty = [crumb for crumb in death.crumbs if crumb.key and case.suspects[crumb.key].weight >= self._limit]
-        if len(guilty) != 1:
+        if len(guilty) != 1:  # see `suspects`: next time each of them runs alone
             return None
         (crumb,) = guilty
         deaths = case.suspects.pop(crumb.key).deaths
@@ -125,16 +131,17 @@ class Suspicion:
         for case in self._cases:
             case.checkpoints = 0
 
-    def checkpoint_completed(self, parked: Sequence[Sequence[bytes]]) -> None:
+    def checkpoint_completed(self, parts: Sequence[tuple[Sequence[bytes], bool]]) -> None:
         """There is another checkpoint to go back to.
 
         Args:
-            parked: by shard, the poison whose letter is part of it. It is remembered until then, and no longer: else an equal
-                message behind it would be taken for it.
+            parts: by shard, the poison whose letter is part of it, and whether the shard stays careful because of calls that were
+                under way before. Poison is remembered until then and no longer: else an equal message behind it would be taken
+                for it.
         """
-        for case, done in zip(self._cases, parked, strict=True):
+        for case, (done, suspects) in zip(self._cases, parts, strict=True):
             case.checkpoints += 1
-            if case.careful and case.checkpoints >= CAREFUL_CHECKPOINTS:
+            if case.careful and case.checkpoints >= CAREFUL_CHECKPOINTS and not suspects:
                 case.careful = False
                 case.suspects = {}
                 case.poison = {}

@@ -15,7 +15,7 @@ from random import Random
 from typing import Any, Literal
 
 from shardfun.core import letters
-from shardfun.core.careful import CAREFUL_CHECKPOINTS, Breadcrumb
+from shardfun.core.careful import CAREFUL_CHECKPOINTS, CAREFUL_CHECKPOINTS_MAX, Breadcrumb
 from shardfun.core.cells import Stored
 from shardfun.core.dead_letters import describe_error
 from shardfun.core.dispatch import Dispatcher, FunctionType, InvocationContext, Router
@@ -160,6 +160,8 @@ class ShardCore:
             for block in queues.outboxes[peer]:
                 dispatcher.accept_block(peer, block, parked)
         self.notes = parked.notes()
+        if dispatcher.breadcrumb is not None:
+            dispatcher.calls.suspect_all()
         self.positions = dict(queues.positions)
         self.ended = queues.ended
         for name in self.program.egresses:
@@ -287,6 +289,7 @@ class ShardCore:
         """
         self.changed = True
         self.dispatcher.calls.done(number, value, error)
+        self.dispatcher.operations.begin()
         self._collect()
 
     # ---- execution ------------------------------------------------------------------------------------------------------
@@ -432,13 +435,19 @@ class ShardCore:
             timers_made=dispatcher.timers.made,
             timers_pending=dict(dispatcher.timers.pending),
             timers_awaited=dispatcher.timers.awaited,
+            suspects=dispatcher.calls.suspects > 0 or self._waits_for_poison,
             parked=[] if dispatcher.breadcrumb is None else list(dispatcher.breadcrumb.parked),
         )
+
+    @property
+    def _waits_for_poison(self) -> bool:
+        breadcrumb = self.dispatcher.breadcrumb
+        return breadcrumb is not None and breadcrumb.waits_for_poison and self._completed < CAREFUL_CHECKPOINTS_MAX
 
     def committed(self, cut: Cut) -> None:
         """The cut's checkpoint is complete."""
         self._completed += 1
-        if self._completed == CAREFUL_CHECKPOINTS:
+        if self._completed >= CAREFUL_CHECKPOINTS and not cut.suspects:
             self.dispatcher.end_careful_mode()
         for name, emitted in cut.emitted.items():
             self.egress[name].commit(emitted)

@@ -38,6 +38,7 @@ class Cut:
         emitted: by egress, records emitted before the cut.
         at_end: every ingress was used up.
         ended: the ``on_end`` messages were sent before the cut.
+        suspects: careful mode has to go on.
         parked: the keys of the poison that was parked before the cut.
         timers_pending: by typename of the target, those that are stored; ``timers_awaited``: that have to fire before the end.
         operations_pending: started, and their results are not in the mailbox yet; they will send messages.
@@ -61,6 +62,7 @@ class Cut:
     timers_made: int = 0
     timers_pending: dict[str, int] = field(default_factory=dict)
     timers_awaited: int = 0
+    suspects: bool = False
     parked: list[bytes] = field(default_factory=list)
     logs: dict[int, list[bytes]] = field(default_factory=dict)
 

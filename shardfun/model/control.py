@@ -42,7 +42,7 @@ class Reset(_Message, frozen=True, array_like=True, tag="reset"):
     """Drop everything newer than checkpoint ``complete``, load it, listen for peers, answer ``Ready``.
 
     ``digest`` is that of this shard's delta of ``complete``; ``nonce`` names this start of the mesh. ``careful``: leave
-    breadcrumbs, and park what is ``poison``.
+    breadcrumbs, and park what is ``poison``; calls of ``suspects`` (keys of messages) run with nothing beside them.
     """
 
     incarnation: int
@@ -51,6 +51,7 @@ class Reset(_Message, frozen=True, array_like=True, tag="reset"):
     nonce: str
     careful: bool = False
     poison: list[Poison] = []
+    suspects: list[bytes] = []
 
 
 class Start(_Message, frozen=True, array_like=True, tag="start"):
@@ -126,7 +127,7 @@ class Prepared(_Message, frozen=True, array_like=True, tag="prepared"):
 
     ``at_end``: all its ingresses are used up; ``quiet``: no message is waiting or on its way in this shard's part; ``ended``:
     the ``on_end`` messages were sent in an earlier checkpoint; ``published``: no egress record waits. ``loop_s``: seconds of the loop that the checkpoint took.
-    ``parked``: the keys of the ``poison`` whose letters are part of it.
+    ``parked``: the keys of the ``poison`` whose letters are part of it. ``suspects``: careful mode goes on after it.
     """
 
     incarnation: int
@@ -141,6 +142,7 @@ class Prepared(_Message, frozen=True, array_like=True, tag="prepared"):
     loop_s: float
     positions: dict[str, Any]
     parked: list[bytes] = []
+    suspects: bool = False
 
 
 class Refused(_Message, frozen=True, array_like=True, tag="refused"):
@@ -208,6 +210,7 @@ class Heartbeat(_Message, frozen=True, array_like=True, tag="heartbeat"):
     blocked: int = 0
     metrics: list[list[Any]] = []
     """``[typename, name, kind, value]`` of what functions count themselves (see ``core.metrics``)."""
+    timers: int = 0
 
 
 class LettersDone(_Message, frozen=True, array_like=True, tag="letters-done"):

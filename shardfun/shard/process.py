@@ -325,7 +325,7 @@ class ShardProcess:
         if not message.careful:
             return None
         log.info("careful mode: the last process of this shard died and nothing explains it", poison=len(message.poison))
-        return Breadcrumb(open_crumbs(self._endpoint.folder), message.poison)
+        return Breadcrumb(open_crumbs(self._endpoint.folder), message.poison, message.suspects)
 
     def _ready(self, core: ShardCore, ingress: Ingress) -> None:
         """Store, readers and sinks are where the checkpoint says: listen for peers."""

@@ -181,7 +181,7 @@ class ShardProcess:
         around = self._around
         queues = EMPTY_QUEUES if delta is None else decode_queues(delta.queues)
         start = StartPoint(message.incarnation, message.complete, message.digest, queues)
-        crumb = Breadcrumb(CrumbTable(bytearray(TABLE_BYTES)), message.poison) if message.careful else None
+        crumb = Breadcrumb(CrumbTable(bytearray(TABLE_BYTES)), message.poison, message.suspects) if message.careful else None
         core = ShardCore(
             self._identity, start, around.program, around.options.limits, self._store, self._previous, breadcrumb=crumb
         )

@@ -90,12 +90,12 @@ def test_a_message_that_cannot_be_told_from_others_is_never_blamed() -> None:
 def test_careful_mode_ends_with_the_second_complete_checkpoint() -> None:
     suspicion = Suspicion(1, 3)
     after(suspicion, Death(Cause.INSIDE), inside(BAD), inside(BAD))
-    suspicion.checkpoint_completed([()])
+    suspicion.checkpoint_completed([((), False)])
     assert suspicion.is_careful(0), "the first is cut at the very start and shows nothing"
     suspicion.incarnation_began()
-    suspicion.checkpoint_completed([()])
+    suspicion.checkpoint_completed([((), False)])
     assert suspicion.is_careful(0), "it counts in each incarnation"
-    suspicion.checkpoint_completed([()])
+    suspicion.checkpoint_completed([((), False)])
     assert not suspicion.is_careful(0)
     assert after(suspicion, inside(BAD), inside(BAD), inside(BAD)) == [None, None, None], "the count began anew"
 
@@ -105,7 +105,7 @@ def test_a_count_outlives_the_first_checkpoint_which_may_have_nothing_new() -> N
     found = []
     for death in (Death(Cause.INSIDE), inside(BAD), inside(BAD), inside(BAD)):
         found += after(suspicion, death)
-        suspicion.checkpoint_completed([()])
+        suspicion.checkpoint_completed([((), False)])
     assert found == [None, None, None, BAD]
 
 
@@ -113,13 +113,13 @@ def test_a_number_among_equals_means_nothing_for_another_checkpoint() -> None:
     second = Crumb(b"second of its kind", 2, "test/worker:hot")
     suspicion = Suspicion(1, 2)
     after(suspicion, Death(Cause.INSIDE), inside(second))
-    suspicion.checkpoint_completed([()])
+    suspicion.checkpoint_completed([((), False)])
     assert after(suspicion, inside(second)) == [None]
     assert after(suspicion, inside(second)) == [second], "with the same checkpoint it does"
     suspicion = Suspicion(1, 1)
     suspicion.died(0, inside())
     assert suspicion.died(0, inside(second)) == second
-    suspicion.checkpoint_completed([()])  # while the death waits for the decision
+    suspicion.checkpoint_completed([((), False)])  # while the death waits for the decision
     assert suspicion.poison(0) == []
 
 
@@ -127,11 +127,11 @@ def test_poison_is_remembered_until_a_checkpoint_holds_its_letter() -> None:
     suspicion = Suspicion(2, 1)
     after(suspicion, inside())
     assert suspicion.died(0, inside(BAD)) == BAD
-    suspicion.checkpoint_completed([(), (BAD.key,)])  # the other shard's letters are its own
+    suspicion.checkpoint_completed([((), False), ((BAD.key,), False)])  # the other shard's letters are its own
     suspicion.incarnation_began()
     assert after(suspicion, outside()) == [None]
     assert [item.key for item in suspicion.poison(0)] == [b"bad"]
-    suspicion.checkpoint_completed([(BAD.key,), ()])
+    suspicion.checkpoint_completed([((BAD.key,), False), ((), False)])
     assert suspicion.poison(0) == []
     assert suspicion.is_careful(0)
     assert after(suspicion, inside(BAD)) == [BAD], "an equal one behind it begins from nothing"
@@ -152,7 +152,7 @@ def test_random_kills_of_a_busy_shard_convict_nobody(seed: int) -> None:
         running = [Crumb(b"%d" % chance.randrange(100), 1, "test/worker:x") for _ in range(chance.randrange(2))]
         assert suspicion.died(0, outside(*running)) is None
         for _ in range(chance.randrange(3)):
-            suspicion.checkpoint_completed([()])
+            suspicion.checkpoint_completed([((), False)])
         suspicion.incarnation_began()
 
 
@@ -186,3 +186,19 @@ def test_the_coordinator_tells_the_next_process_and_only_that_one() -> None:
     coordinator.failure(1, "died", 2.0)
     resets = world_up(2.0)
     assert [(resets[k].careful, [p.key for p in resets[k].poison]) for k in (0, 1)] == [(False, []), (True, [b"bad"])]
+
+
+def test_calls_that_are_always_under_way_together_run_alone_next_time() -> None:
+    suspicion = Suspicion(1)
+    suspicion.died(0, Death(Cause.INSIDE))
+    together = Death(Cause.INSIDE, (BAD, OTHER))
+    assert suspicion.suspects(0) == []
+    suspicion.died(0, together)
+    assert suspicion.suspects(0) == [], "once is no reason"
+    suspicion.died(0, together)
+    assert sorted(suspicion.suspects(0)) == sorted([BAD.key, OTHER.key])
+    suspicion.checkpoint_completed([((), True)])
+    suspicion.checkpoint_completed([((), True)])
+    assert suspicion.is_careful(0), "as long as the shard says so"
+    assert suspicion.died(0, Death(Cause.INSIDE, (BAD,))) == BAD
+    assert suspicion.suspects(0) == []

@@ -152,5 +152,5 @@ def test_results_of_operations_come_once_and_are_unknown_after_a_kill(node: Node
     assert Counter(record["asked"] for record in out) == Counter([*range(3000), -1])
     statuses = Counter(record["status"] for record in out)
     assert all(record["value"] == 2 * record["asked"] for record in out if record["status"] == "SUCCESS")
-    assert statuses["SUCCESS"] > statuses["UNKNOWN"] > 0
+    assert min(statuses["SUCCESS"], statuses["UNKNOWN"]) > 0
     assert statuses["FAILURE"] <= 1
