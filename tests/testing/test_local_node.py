@@ -79,7 +79,7 @@ def run_with_crashes(seed: int) -> LocalNode:
     return node
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10_000))
 def test_whatever_dies_the_result_is_that_of_an_undisturbed_run(seed: int) -> None:
     with run_with_crashes(seed) as node:

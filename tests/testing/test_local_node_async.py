@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import time
 
@@ -171,6 +172,36 @@ def test_code_that_waits_for_what_does_not_come_is_named() -> None:
             node.settle()
         with pytest.raises(NotQuietError, match=r"(?s)does not come to its end.*c/never:n"):
             node.end()
+
+
+class Gathered(State):
+    sum: Value[int] = value(0)
+
+
+def build_gathering() -> App:
+    app = App("gathering")
+
+    @app.function("g/gather", asyncio=True)
+    async def gather(ctx: Context[Gathered], message: int) -> None:
+        await asyncio.gather(asyncio.sleep(message), asyncio.sleep(2 * message))
+        ctx.state.sum += message
+        ctx.emit("gathered", message)
+
+    return app
+
+
+def test_asyncio_code_sleeps_in_virtual_time_too() -> None:
+    pytest.importorskip("trio_asyncio")
+    with LocalNode(build_gathering()) as node:
+        for number in range(5):
+            node.send("g/gather", f"g{number}", number)
+        node.advance(4)
+        assert node.emitted("gathered") == [0, 1, 2]
+        node.crash()
+        started = node.now
+        node.settle()
+        assert node.emitted("gathered") == [0, 1, 2, 3, 4]
+        assert node.now - started == dt.timedelta(seconds=8), "what was interrupted has begun anew"
 
 
 async def test_a_node_works_inside_of_an_async_test() -> None:
