@@ -159,7 +159,7 @@ class RegisteredValue(Generic[T]):
         absent = item.encode(item.default)
         encoded = absent if self._value is _MISSING else item.encode(self._value)
         before = absent if self._before is None else self._before
-        if encoded != before:
+        if encoded not in {before, absent}:
             item.encode_checked(self._value)
         deadline = None
         if expiry is not None and encoded != absent:
