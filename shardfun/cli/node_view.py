@@ -98,7 +98,7 @@ def _shards(status: NodeStatus, rates: Rates | None) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("shard", justify="right")
     table.add_column("state")
-    for name in ("pid", "restarts", "invocations", *(["inv/s"] if rates else []), "backlog", "memory"):
+    for name in ("pid", "restarts", "invocations", *(["inv/s"] if rates else []), "backlog", "timers", "memory"):
         table.add_column(name, justify="right")
     table.add_column("")
     for shard in status.shards:
@@ -111,6 +111,7 @@ def _shards(status: NodeStatus, rates: Rates | None) -> Table:
             count(shard.invocations),
             *speed,
             count(shard.backlog),
+            count(shard.timers),
             size(shard.resident_bytes) if shard.resident_bytes else NOTHING,
             Text(_remark(shard)),
         )

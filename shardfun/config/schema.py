@@ -147,6 +147,14 @@ class CallsConfig(Section, frozen=True, kw_only=True):
     """Threads for blocking code, per shard; also how many invocations of one blocking function type run at once."""
 
 
+class TimersConfig(Section, frozen=True, kw_only=True):
+    """Timers: messages that functions send later."""
+
+    at_end: Literal["keep", "wait", "fire"] = "keep"
+    """What becomes of them when all ingresses are at their end. "keep": the run ends, they stay stored and fire no more.
+    "wait": the run ends when none is pending. "fire": they fire at once, in order, and the run ends when none is pending."""
+
+
 class SupervisionConfig(Section, frozen=True, kw_only=True):
     """Supervision: when a shard counts as dead, and when the node gives up."""
 
@@ -240,6 +248,7 @@ class Config(Section, frozen=True, kw_only=True):
     flow: FlowConfig = FlowConfig()
     failure: FailureConfig = FailureConfig()
     calls: CallsConfig = CallsConfig()
+    timers: TimersConfig = TimersConfig()
     supervision: SupervisionConfig = SupervisionConfig()
     log: LogConfig = LogConfig()
     ingress: dict[str, IngressConfig] = {}

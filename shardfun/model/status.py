@@ -34,6 +34,8 @@ class ShardStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Async and blocking functions and operations under way."""
     blocked: int = 0
     """Addresses that are busy with one of these, or wait for another attempt."""
+    timers: int = 0
+    """Messages that are to be sent later."""
     metrics: list[list[Any]] = []
     """What functions count themselves: ``[typename, name, kind, value]``; the value of a histogram is ``[sum, counts]``."""
 

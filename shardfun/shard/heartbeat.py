@@ -83,6 +83,7 @@ def figures_of(core: ShardCore, long_runs: LongRuns, resumed_at: float, away_s: 
         calls=core.dispatcher.calls.running,
         blocked=core.dispatcher.calls.blocked,
         metrics=core.dispatcher.metrics.snapshot(),
+        timers=core.dispatcher.timers.count,
     )
 
 

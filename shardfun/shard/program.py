@@ -95,6 +95,7 @@ def limits_of(config: Config) -> Limits:
         retries=config.failure.retries,
         backlog_limit=config.flow.backlog_limit,
         egress_pending_bytes=config.flow.egress_pending_bytes,
+        timers_at_end=config.timers.at_end,
         validate_sends=config.failure.validate_sends,
         calls=config.calls.concurrency,
         calls_per_type=config.calls.concurrency_per_type,

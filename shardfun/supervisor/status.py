@@ -61,6 +61,7 @@ def shard_status(shard: int, handle: ShardHandle | None, coordinator: Coordinato
         resumed_at=beat.resumed_at,
         calls=beat.calls,
         blocked=beat.blocked,
+        timers=beat.timers,
         metrics=beat.metrics,
     )
 
