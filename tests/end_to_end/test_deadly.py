@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -23,6 +24,7 @@ spares = 1
 heartbeat_interval = "50 ms"
 invocation_timeout = "400 ms"
 """
+MANY_STARTS_S = 120
 IDS = 40
 ROUNDS = 150
 DEADLY = {
@@ -53,6 +55,13 @@ def started(node: Node, records: list[dict[str, Any]], *, rate: int = 20_000) ->
     node.lines("in.jsonl", records)
 
 
+def finish(node: Node) -> dict[str, Any]:
+    """Many processes are started one after the other, which takes its time on a busy machine."""
+    done = node.run("--json", timeout=MANY_STARTS_S)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 @pytest.mark.parametrize("way", DEADLY)
 def test_a_message_that_kills_its_process_is_parked(node: Node, way: str) -> None:
     records = traffic()
@@ -60,7 +69,7 @@ def test_a_message_that_kills_its_process_is_parked(node: Node, way: str) -> Non
     records.insert(len(records) // 2 + 50, {"id": "deadly", **DEADLY[way]})
     records.insert(len(records) // 2 + 1000, {"id": "deadly", "n": 7})
     started(node, records)
-    summary = node.finish()
+    summary = finish(node)
     (letter,) = node.letters()
     assert letter["target"] == "test/worker:deadly"
     assert letter["payload"] == {"id": "deadly", **DEADLY[way]}
@@ -71,7 +80,7 @@ def test_a_message_that_kills_its_process_is_parked(node: Node, way: str) -> Non
     )
     assert HOW[way] in letter["reason"]
     assert summary["dead_letters"] == 1
-    assert deaths <= summary["recoveries"] <= deaths + 8
+    assert deaths <= summary["recoveries"] <= deaths + 12
     check_traffic(node)
     assert [(r["total"], r["seen"]) for r in node.out() if r.get("id") == "deadly"] == [(12, [5, 7])]
 
@@ -86,7 +95,7 @@ def test_several_deadly_messages_in_both_shards(node: Node) -> None:
         shards=2,
         sections=SECTIONS,
     )
-    node.finish()
+    finish(node)
     assert {letter["target"] for letter in node.letters()} == {f"test/worker:{id}" for id in "pqrs"}
     check_traffic(node)
 
@@ -97,7 +106,7 @@ def test_state_without_an_encoding_is_found_out_and_parked(node: Node) -> None:
     records.insert(len(records) // 2 + 50, {"id": "odd", "do": "bad-state"})
     records.insert(len(records) // 2 + 1000, {"id": "odd", "n": 7})
     started(node, records)
-    summary = node.finish()
+    summary = finish(node)
     (letter,) = node.letters()
     assert letter["target"] == "test/worker:odd"
     assert "state field 'inner': the value cannot be stored" in letter["reason"]
