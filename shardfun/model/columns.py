@@ -19,6 +19,7 @@ break the order between one sender and one target, and a run per change of sende
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import cbor2
@@ -205,7 +206,7 @@ def _decode_each(payloads: Payloads, block: list[Any], *, stored: bool) -> tuple
         ids = _texts(ids_item)
         senders, sender_type = _decode_senders(sender_types, sender_ids)
         names = [name for name, _ in columns]
-        sources = [iter(_decode_column(payloads, name, data, stored=stored)) for name, data in columns]
+        sources = [iter(_decode_column(payloads, name, data, len(ids), stored=stored)) for name, data in columns]
         picks: list[int] = [0] * len(ids) if index is None else list(index)
         decoded = [next(sources[pick]) for pick in picks]
         leftover = sum(1 for source in sources for _ in source)
@@ -236,18 +237,25 @@ def _decode_each(payloads: Payloads, block: list[Any], *, stored: bool) -> tuple
     )
 
 
-def _decode_column(payloads: Payloads, name: str, data: Any, *, stored: bool) -> list[tuple[bool, Any]]:
-    """``(True, value)`` or ``(False, (plain, reason))`` for each value of a column."""
+def _decode_column(payloads: Payloads, name: str, data: Any, at_most: int, *, stored: bool) -> list[tuple[bool, Any]]:
+    """``(True, value)`` or ``(False, (plain, reason))`` for each value of a column.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is no column, or has more values than ``at_most``.
+    """
     found = payloads.by_name.get(name)
+    if found is not None:
+        with suppress(Exception):  # damage, or a constructor: found out below
+            return [(True, value) for value in (found.decode_stored(data) if stored else found.decode_column(data))]
+    plains = plain_values(data)
+    if len(plains) > at_most:  # a number can stand for very many
+        msg = f"expected at most {at_most} values, got {len(plains)}"
+        raise ValueError(msg)
     if found is None:
         reason = reason_gone(payloads, name)
-        return [(False, (plain, reason)) for plain in plain_values(data)]
-    try:
-        return [(True, value) for value in (found.decode_stored(data) if stored else found.decode_column(data))]
-    except Exception:  # noqa: BLE001, S110 - as above
-        pass
+        return [(False, (plain, reason)) for plain in plains]
     out: list[tuple[bool, Any]] = []
-    for plain in plain_values(data):
+    for plain in plains:
         try:
             out.append((True, found.decode_item(plain)))
         except PayloadTypeError as error:
