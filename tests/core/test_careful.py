@@ -126,6 +126,7 @@ def test_a_convicted_message_is_parked_once_and_everything_else_runs() -> None:
     key = table.all[1].key
     table = Table()
     core = careful(table, Poison(key, 3, "ended its process 3 times"))
+    assert core.take_cut(1).suspects, "careful mode goes on until it has come"
     put(core, "test/worker", *put_all, sender=None)
     run_all(core)
     assert record_of(core, "test/worker", "a").seen == [1, 1]
@@ -134,7 +135,8 @@ def test_a_convicted_message_is_parked_once_and_everything_else_runs() -> None:
     assert letter["reason"] == "ended its process 3 times"
     assert core.changed
     assert core.dispatcher.letters.count == 1
-    assert core.take_cut(1).parked == [key]
+    cut = core.take_cut(2)
+    assert (cut.parked, cut.suspects) == ([key], False)
 
 
 @pytest.mark.parametrize("retries", [0, 2])
