@@ -17,3 +17,11 @@ class Counter(State):
 def counter(ctx: Context[Counter], amount: int) -> None:
     """Count an event."""
     ctx.state.count += amount
+
+
+@app.function("bench/wait")
+async def wait(_ctx: Context, _message: int) -> None:
+    """Await for ever."""
+    import trio
+
+    await trio.sleep_forever()

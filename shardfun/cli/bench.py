@@ -14,6 +14,7 @@ reference that was measured in the same run, because absolute figures move with 
 
   counter    keyed counter: increments over 10,000 ids, half of the events cross the mesh with 2 shards
   recovery   SIGKILL a shard under load: time to its first invocation, and to the next complete checkpoint
+  calls      the counter beside 1,000 async functions that await: what they cost it, and the checkpoints
   state      state larger than its cache, every id touched again and again: memory per shard, time of a restart
 """
 EPILOG: Final = """\
@@ -34,12 +35,13 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("workload", choices=("counter", "recovery", "state"), help="what to measure")
+    parser.add_argument("workload", choices=("counter", "recovery", "calls", "state"), help="what to measure")
     parser.add_argument("--shards", type=_positive, help="shard processes (default: 2, recovery 4)")
     parser.add_argument("--events", type=_positive, default=4_000_000, help="counter: events per run (default: 4000000)")
     parser.add_argument("--repeats", type=_positive, default=5, help="counter: runs with and without checkpoints (default: 5)")
     parser.add_argument("--kills", type=_positive, default=8, help="recovery: kills with and without a spare (default: 8)")
     parser.add_argument("--rate", type=_positive, default=100_000, help="recovery: events per second of load (default: 100000)")
+    parser.add_argument("--calls", type=_positive, default=1000, help="calls: functions that await (default: 1000)")
     parser.add_argument("--ids", type=_positive, default=2_000_000, help="state: distinct ids (default: 2000000)")
     parser.add_argument("--rounds", type=_positive, default=3, help="state: how often each id is touched (default: 3)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -68,6 +70,10 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
         from shardfun.bench.counter import bench_counter
 
         return bench_counter(arguments.shards or 2, arguments.events, arguments.repeats, _progress)
+    if arguments.workload == "calls":
+        from shardfun.bench.calls import bench_calls
+
+        return bench_calls(arguments.calls, arguments.events, arguments.repeats, _progress)
     if arguments.workload == "state":
         from shardfun.bench.state import bench_state
 

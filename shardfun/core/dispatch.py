@@ -299,7 +299,7 @@ class Dispatcher:
         It waits if the address is busy, and is parked if the state cannot be read.
         """
         if target.blocked and (blocked := target.blocked.get(id)) is not None:
-            blocked.waiting.append((sender_of(sender, sender_type), value))
+            self.calls.queue(blocked, (sender_of(sender, sender_type), value))
             return None
         return self.find(target, id, sender, sender_type, value)
 
