@@ -17,7 +17,7 @@ from rich.text import Text
 
 from shardfun.cli.figures import NOTHING, count, counted, size
 from shardfun.cli.places import data_directory_of
-from shardfun.cli.stored import Contents, Overview, StoredCheckpoint, StoredNode, StoredState
+from shardfun.cli.stored import Contents, Overview, StoredCheckpoint, StoredNode, StoredState, Timers
 from shardfun.errors import ConfigurationError, DefinitionError, StorageError
 from shardfun.model.address import Address, parse_address
 from shardfun.model.letters import DeadLetter
@@ -38,6 +38,7 @@ examples:
   shardfun inspect data/flights                                   checkpoints, positions, sizes, dead letters
   shardfun inspect data/flights flights/aircraft:N14228           the state of one address
   shardfun inspect conf/flights.toml --dead-letters --json        all dead letters with their tracebacks
+  shardfun inspect data/flights --timers --limit 20               the next messages to be sent, with their tokens
 
 Exit code 1 if nothing is stored for ADDRESS.
 """
@@ -57,7 +58,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("address", nargs="?", metavar="ADDRESS", help="show the state of this address, namespace/name:id")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--dead-letters", action="store_true", help="show all dead letters, with payloads and tracebacks")
-    parser.add_argument("--limit", type=_limit, metavar="N", help="show at most the newest N dead letters")
+    parser.add_argument("--timers", action="store_true", help="show the messages that are to be sent later, the next first")
+    parser.add_argument("--limit", type=_limit, metavar="N", help="show at most N: the newest dead letters, or the next timers")
     parser.set_defaults(func=run)
 
 
@@ -67,8 +69,9 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ShardfunError: there is nothing to look at, it is in use, or damaged.
     """
-    if options.address is not None and options.dead_letters:
-        raise ConfigurationError("inspect: expected an ADDRESS or --dead-letters, got both")
+    wanted = [options.address is not None, options.dead_letters, options.timers]
+    if sum(wanted) > 1:
+        raise ConfigurationError("inspect: expected one of ADDRESS, --dead-letters and --timers, got more")
     address = None if options.address is None else _address(options.address)
     node = StoredNode(data_directory_of(options.place))
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, emoji=False, markup=False)
@@ -78,6 +81,9 @@ def run(options: argparse.Namespace) -> int:
         with _telling_progress() as on_shard:
             contents = node.contents(options.limit, on_shard=on_shard)
         _show_letters(console, contents, as_json=options.json)
+        return 0
+    if options.timers:
+        _show_timers(console, node.timers(options.limit), as_json=options.json)
         return 0
     return _show_overview(console, node, LETTERS_SHOWN if options.limit is None else options.limit, as_json=options.json)
 
@@ -132,6 +138,20 @@ def _show_letters(console: Console, contents: Contents, *, as_json: bool) -> Non
         console.print(f"  {letter.payload_type} {_json(letter.payload)}", soft_wrap=True)
         for line in letter.traceback.splitlines():
             console.print(Text(f"  {line}", "dim"), soft_wrap=True)
+
+
+# ---- timers --------------------------------------------------------------------------------------------------------------
+def _show_timers(console: Console, found: Timers, *, as_json: bool) -> None:
+    if as_json:
+        _print_json(found)
+        return
+    console.print(f"{counted(found.timers, 'timer')} pending as of checkpoint {found.checkpoint}, the next first")
+    table = _table("due", "target", "sender", "token", "message")
+    for timer in found.pending:
+        message = Text(f"{timer.payload_type} {_json(timer.payload)}")
+        table.add_row(_time(timer.due), Text(timer.target), Text(timer.sender), Text(timer.token or NOTHING), message)
+    if found.pending:
+        _print_table(console, table)
 
 
 # ---- overview ------------------------------------------------------------------------------------------------------------
@@ -200,6 +220,8 @@ def _print_contents(console: Console, contents: Contents) -> None:
         table.add_row(Text(typename), count(addresses))
     if contents.addresses:
         _print_table(console, table)
+    if contents.timers:
+        console.print(f"{counted(contents.timers, 'timer')} pending; which ones: --timers")
     if not contents.dead_letters:
         console.print("no dead letters")
         return

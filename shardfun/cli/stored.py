@@ -17,6 +17,8 @@ import msgspec
 
 from shardfun.cli.store_view import is_locked, open_store_view
 from shardfun.core.function import DEAD_LETTER_KIND, STATE_KIND, state_key
+from shardfun.core.timer_index import TIMER_PREFIX
+from shardfun.core.timers import StoredTimer
 from shardfun.errors import ConfigurationError, CorruptionError, DirectoryInUseError, StorageError
 from shardfun.model.address import Address
 from shardfun.model.delta import checkpoint_name
@@ -75,12 +77,38 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     files: list[ShardFiles]
 
 
+class PendingTimer(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that is to be sent later.
+
+    Args:
+        due: unix seconds.
+        token: by which it can be cancelled; empty: it cannot.
+    """
+
+    due: float
+    target: str
+    sender: str
+    token: str
+    payload_type: str
+    payload: Any
+
+
+class Timers(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be sent later, as of the newest complete checkpoint."""
+
+    checkpoint: str
+    timers: int
+    pending: list[PendingTimer]
+    """Those due first; as many as were asked for."""
+
+
 class Contents(msgspec.Struct, frozen=True, kw_only=True):
     """What is in the stores, as of the newest complete checkpoint."""
 
     checkpoint: str
     addresses: dict[str, int]
     """How many have stored state, by typename."""
+    timers: int
     dead_letters: int
     letters: list[DeadLetter]
     """The newest first; as many as were asked for."""
@@ -190,14 +218,16 @@ class StoredNode:
         """
         addresses: Counter[str] = Counter()
         parked: list[tuple[bytes, bytes]] = []
-        dead = 0
+        dead = timers = 0
         newest = self._newest_unused()
         for shard in range(self._identity.shards):
             on_shard(shard)
             with self._store(shard, newest) as store:
                 for key, value in store.scan():
                     kind = key[_KIND]
-                    if kind == STATE_KIND:
+                    if key.startswith(TIMER_PREFIX):
+                        timers += 1
+                    elif kind == STATE_KIND:
                         addresses[key[3:].partition(b"\0")[0].decode(errors="replace")] += 1
                     elif kind == DEAD_LETTER_KIND:
                         dead += 1
@@ -208,9 +238,31 @@ class StoredNode:
         return Contents(
             checkpoint=_name(newest),
             addresses=dict(sorted(addresses.items())),
+            timers=timers,
             dead_letters=dead,
             letters=[letter_of(_SLOT_AND_KIND + name, value) for name, value in wanted],
         )
+
+    def timers(self, limit: int | None) -> Timers:
+        """What is to be sent later, the next first.
+
+        Args:
+            limit: at most so many; ``None``: all.
+
+        Raises:
+            DirectoryInUseError, CorruptionError, StorageError: as ``contents``.
+        """
+        newest = self._newest_unused()
+        count = 0
+        found: list[StoredTimer] = []
+        for shard in range(self._identity.shards):
+            with self._store(shard, newest) as store:
+                for number, (key, value) in enumerate(store.scan(TIMER_PREFIX)):
+                    count += 1
+                    if limit is None or number < limit:
+                        found.append(StoredTimer(key[len(TIMER_PREFIX) :], value))
+        found.sort(key=lambda timer: timer.due_ms)
+        return Timers(checkpoint=_name(newest), timers=count, pending=list(map(_pending, found[:limit])))
 
     def letters(self, names: Sequence[LetterName], typename: str | None, limit: int | None) -> LettersAnswer:
         """Dead letters, the newest first.
@@ -276,6 +328,20 @@ class StoredNode:
         return DirectoryInUseError(
             f"{self._data.path}: {reason}, so LevelDB is locked; stop it to look at stored state, or ask it with 'shardfun status'"
         )
+
+
+def _pending(timer: StoredTimer) -> PendingTimer:
+    payload = timer.payload
+    if type(payload) is bytes and timer.payload_type != "bytes":  # of a mutable type: encoded for itself
+        payload = decoded(payload, "the payload of a timer")
+    return PendingTimer(
+        due=timer.due_ms / 1000,
+        target=str(Address(timer.typename, timer.id)),
+        sender=str(timer.sender),
+        token=timer.token,
+        payload_type=timer.payload_type,
+        payload=plain(payload),
+    )
 
 
 def _name(manifest: Manifest | None) -> str:

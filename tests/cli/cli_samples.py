@@ -12,8 +12,9 @@ from typing import Any
 import cbor2
 
 from shardfun.core.function import DEAD_LETTER_KIND, state_key
+from shardfun.core.timer_index import TIMER_PREFIX, timer_suffix
 from shardfun.model.delta import DeltaHeader, RecordBlock, checkpoint_id
-from shardfun.model.keyspace import owner_of, slot_range
+from shardfun.model.keyspace import owner_of, slot_of, slot_range
 from shardfun.model.status import CheckpointStatus, NodeStatus, ShardStatus
 from shardfun.state.directory import DataDirectory
 from shardfun.state.manifest import Manifest, ShardDelta
@@ -101,7 +102,7 @@ class DataDirectoryWriter:
         parts = []
         for shard, store in enumerate(self.stores):
             first, end = slot_range(shard, SHARDS)
-            own = sorted(key for key in records if first <= int.from_bytes(key[:2], "big") < end)
+            own = sorted(key for key in records if first <= _slot_of(key) < end)
             values = [None if records[key] is None else cbor2.dumps(records[key]) for key in own]
             header = DeltaHeader(
                 self.identity.job, shard, SHARDS, (first, end), self.incarnation, checkpoint, self._parent, self._digests[shard]
@@ -130,6 +131,17 @@ class DataDirectoryWriter:
         for store in self.stores:
             store.close()
         self.directory.release()
+
+
+def _slot_of(key: bytes) -> int:
+    return int.from_bytes(key[-2:] if key.startswith(TIMER_PREFIX) else key[:2], "big")
+
+
+def timer(number: int, due_s: float, token: str = "") -> dict[bytes, Any]:
+    """A pending timer as the core writes it."""
+    id = f"c{number}"
+    suffix = timer_suffix(int(due_s * 1000), number, slot_of(id))
+    return {TIMER_PREFIX + suffix: [token, "shop/cart", f"to-{id}", "shop/cart", id, "shop.app.Idle", {"n": number}]}
 
 
 def cart(id: str) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_samples import DataDirectoryWriter, cart, letter
+from cli_samples import DataDirectoryWriter, cart, letter, timer
 
 from shardfun.cli.main import main
 from shardfun.cli.stored import plain
@@ -133,6 +133,34 @@ def test_dead_letters_newest_first(data: Path, capsys: pytest.CaptureFixture[str
     text = _inspect(capsys, data, "--dead-letters", "--limit", "2")
     assert text.count("Traceback") == 2
     assert text.startswith("3 dead letters as of checkpoint 1.3")
+
+
+def test_timers_the_next_first(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = data.parent / "waiting"
+    writer = DataDirectoryWriter(path)
+    first = timer(0, 1_700_000_100, "[x]")
+    timers = [timer(number, 1_700_000_000 + 7 * number % 50) for number in range(1, 40)]
+    writer.checkpoint({key: value for each in [first, *timers] for key, value in each.items()})
+    writer.checkpoint(dict.fromkeys(timer(39, 1_700_000_000 + 7 * 39 % 50)), applied=False)
+    writer.close()
+    assert "39 timers pending" in _inspect(capsys, path)
+    found = json.loads(_inspect(capsys, path, "--timers", "--json"))
+    assert found["timers"] == len(found["pending"]) == 39
+    assert [each["due"] for each in found["pending"]] == sorted(each["due"] for each in found["pending"])
+    assert found["pending"][-1] == {
+        "due": 1_700_000_100.0,
+        "target": "shop/cart:to-c0",
+        "sender": "shop/cart:c0",
+        "token": "[x]",
+        "payload_type": "shop.app.Idle",
+        "payload": {"n": 0},
+    }
+    some = json.loads(_inspect(capsys, path, "--timers", "--limit", "5", "--json"))
+    assert some == {"checkpoint": "1.2", "timers": 39, "pending": found["pending"][:5]}
+    text = _inspect(capsys, path, "--timers")
+    assert text.startswith("39 timers pending as of checkpoint 1.2, the next first")
+    assert "[x]" in text
+    assert "0 timers pending" in _inspect(capsys, data, "--timers")
 
 
 def test_a_configuration_names_its_data_directory(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,7 +57,7 @@ def test_version() -> None:
         (["status", "missing"], "missing: expected a configuration file or a data directory"),
         (["inspect", "."], "expected a data directory of shardfun"),
         (["inspect", ".", "cart"], "address 'cart': expected 'namespace/name:id'"),
-        (["inspect", ".", "a/b:c", "--dead-letters"], "expected an ADDRESS or --dead-letters"),
+        (["inspect", ".", "a/b:c", "--dead-letters"], "expected one of ADDRESS, --dead-letters and --timers"),
         (["inspect", ".", "--limit", "-1"], "expected a number of dead letters, such as 20, got '-1'"),
     ],
 )

@@ -38,7 +38,7 @@ def test_a_node_at_work() -> None:
     assert ["records", "in", "2,500", "2,000/s"] in lines
     assert ["invocations", "3,000", "2,000/s"] in lines
     assert ["0", "running", "4000", "0", "1,600", "1,000/s", "0", "0", "50.0", "MiB"] in lines
-    assert ["1", "running", "4001", "1", "1,400", "1,000/s", "1,234", "50.0", "MiB"] in lines
+    assert ["1", "running", "4001", "1", "1,400", "1,000/s", "1,234", "0", "50.0", "MiB"] in lines
     assert "3.17" in text
     assert "120 ms ago, took 21 ms, 78.1 KiB; 90 complete, 1 aborted" in text
 
