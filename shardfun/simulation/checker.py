@@ -11,7 +11,8 @@ from typing import Any
 
 import cbor2
 
-from shardfun.core.function import DEAD_LETTER_KIND, CompiledFunction, parse_state_key
+from shardfun.core.function import DEAD_LETTER_KIND, STATE_KIND, CompiledFunction, parse_state_key
+from shardfun.core.operations import OPERATIONS
 from shardfun.core.shard import ShardCore
 from shardfun.core.snapshot import Queues, decode_queues
 from shardfun.model.address import Address
@@ -64,7 +65,8 @@ class Checker:
 
     def cut(self, core: ShardCore) -> None:
         """A shard has just cut a checkpoint."""
-        self._truths[core.undecided, core.identity.shard] = truth_now(core, self._network)
+        shard = core.identity.shard
+        self._truths[core.undecided, shard] = truth_now(core, self._network, self._states[shard])
 
     def applies(self, shard: int, checkpoint: int, newest_durable: int) -> None:
         """A shard is about to apply a checkpoint to its store."""
@@ -94,10 +96,11 @@ class Checker:
         states = self._states[shard]
         if store.applied != self.complete or dict(store.scan()) != states:
             wrong(f"shard {shard}: the store is not as in checkpoint {checkpoint_name(self.complete)}")
-        for key, encoded in records_in_memory(core.table).items():
+        for key, encoded in records_in_memory(core).items():
             if encoded != self._stored(shard, key):
                 wrong(f"shard {shard}: a record kept in memory is not as in the checkpoint: {key!r}")
         expected = _messages_in(queues.mailbox) + sum(map(_messages_in_frame, [*queues.inbox, *_flat(queues.logs)]))
+        expected += sum(1 for key in states if key.startswith(OPERATIONS))  # each is told that its end is unknown
         if core.dispatcher.waiting != expected:
             wrong(f"shard {shard}: {expected} messages to restore into mailboxes, {core.dispatcher.waiting} are there")
         for link in core.links:
@@ -141,6 +144,7 @@ class Checker:
             waiting=waiting_messages(parts, self._functions),
             positions=[queues.positions for queues in parts],
             letters=list(self._letters.values()),
+            cells=[{key: value for key, value in states.items() if key[2:3] != STATE_KIND} for states in self._states],
             emitted={name: sum(map(len, records)) for name, records in self.emitted.items()},
             ended=[queues.ended for queues in parts],
         )
@@ -171,9 +175,19 @@ class Checker:
             stored = states.get(key)
             if stored != encoded:
                 wrong(f"{parse_state_key(key)}: {_readable(encoded)} at the cut, {_readable(stored)} in the checkpoint")
+        self._check_cells(shard, states, truth)
         letters = sum(1 for key in states if key[2:3] == DEAD_LETTER_KIND)
         if letters != truth.dead_letters:
             wrong(f"shard {shard}: {truth.dead_letters} dead letters at the cut, {letters} in the checkpoint")
+
+    @staticmethod
+    def _check_cells(shard: int, states: dict[bytes, bytes], truth: Truth) -> None:
+        """The cells in the checkpoint are those of the cut."""
+        cells = {key: value for key, value in states.items() if key[2:3] != STATE_KIND}
+        if cells != truth.cells:
+            keys = [key for key in sorted(cells.keys() | truth.cells.keys()) if cells.get(key) != truth.cells.get(key)]
+            differences = ", ".join(f"{key!r}: {truth.cells.get(key)!r:.80}, {cells.get(key)!r:.80}" for key in keys[:5])
+            wrong(f"shard {shard}: {len(keys)} cells are not as at the cut: {differences}")
 
     @staticmethod
     def _check_queues(shard: int, queues: Queues, truth: Truth) -> None:

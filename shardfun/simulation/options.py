@@ -94,11 +94,11 @@ class Options:
     ping_pong: bool
 
 
-RECORDS = {"pairs": 420, "bank": 1500, "ring": 72, "trees": 400}
+RECORDS = {"pairs": 420, "bank": 1500, "ring": 72, "trees": 460}
 """Enough for 2,000 messages in the surviving history of every run."""
 
 SLOW_FACTOR = 100
-PACES = ("control", "mesh", "run", "checkpoint", "storage", "ingress", "egress", "supervisor")
+PACES = ("control", "mesh", "run", "checkpoint", "storage", "ingress", "egress", "supervisor", "calls")
 
 
 def draw(seed: int, workload: str | None = None) -> Options:
@@ -171,6 +171,13 @@ def _limits(chance: random.Random, window: int) -> Limits:
         traceback_bytes=300,
         egress_pending_bytes=chance.choice((600, 1 << 20)),
         validate_sends=chance.random() < 0.3,
+        calls=chance.choice((1, 4, 1_000)),
+        calls_per_type=chance.choice((1, 2, 1_000)),
+        blocking_calls_per_type=chance.choice((1, 4)),
+        timers_near=chance.choice((1, 3, 20, 10_000)),
+        timers_load=chance.choice((1, 3, 500)),
+        timers_fire=chance.choice((1, 5, 200)),
+        timers_at_end=chance.choice(("keep", "wait", "fire")),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from shardfun.core.function import CompiledFunction
 from shardfun.core.snapshot import Queues
-from shardfun.model.address import Address
+from shardfun.model.address import EVERY_NAME, Address
 from shardfun.model.columns import decode_block
 from shardfun.model.frames import Data, decode_frame
 from shardfun.model.payload import Encoded
@@ -36,6 +36,7 @@ class CheckpointView:
         waiting: so ordered that messages from one sender to one target stand in the order sent.
         positions: by shard, the position of each ingress.
         letters: dead letters.
+        cells: by shard, everything stored that is no record: key to value.
         emitted: by egress, records in complete checkpoints.
         ended: ``on_end`` messages were sent before this checkpoint, by shard.
     """
@@ -45,6 +46,7 @@ class CheckpointView:
     waiting: list[Waiting]
     positions: list[dict[str, Any]]
     letters: list[dict[str, Any]]
+    cells: list[dict[bytes, bytes]]
     emitted: dict[str, int]
     ended: list[bool]
 
@@ -86,7 +88,8 @@ def _frame(place: str, shard: int, raw: bytes, functions: dict[str, CompiledFunc
 
 def _messages(place: str, shard: int, block: list[Any], functions: dict[str, CompiledFunction]) -> Iterator[Waiting]:
     typename = block[0]
-    batch, undecodable = decode_block(functions[typename].payloads, block)
+    function = functions.get(typename) or functions[typename.partition("/")[0] + EVERY_NAME]
+    batch, undecodable = decode_block(function.payloads, block)
     assert not undecodable
     senders = [None] * len(batch.ids) if batch.senders is None else batch.senders
     for id, sender, value in zip(batch.ids, senders, batch.values, strict=True):

@@ -24,6 +24,9 @@ SHARD_WORK: tuple[tuple[str, float, Work], ...] = (
     ("storage", 6, ShardProcess.store_result),
     ("ingress", 4, ShardProcess.ingest),
     ("egress", 5, ShardProcess.publish),
+    ("run", 6, ShardProcess.pass_time),
+    ("calls", 8, ShardProcess.call_step),
+    ("calls", 8, ShardProcess.call_result),
 )
 ALL_KINDS = (1 << len(SHARD_WORK)) - 1
 """A bit for each."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -170,10 +170,20 @@ class World:
                 worked = self._work(self._shard_table[int(chance.random() * len(self._shard_table))])
             if worked:
                 return
+        self._wake_all()
         if any(self._work(shard) for shard in range(self.options.shards)) or any(work() for work in outside):
             return  # the slow one, or something rare
+        self.trace.now = max(self.trace.now, min(self._wake_times(), default=0.0))
+
+    def _wake_times(self) -> Iterator[float]:
+        """When somebody has something to do although nothing happens: the supervisor, or a shard with timers."""
         if self.node.supervisor is not None:
-            self.trace.now = max(self.trace.now, self.node.supervisor.coordinator.wake_at)
+            yield self.node.supervisor.coordinator.wake_at
+        for process in self.node.processes:
+            if process is not None and process.running_core is not None:
+                due_ms = process.running_core.wake_at_ms
+                if due_ms is not None:
+                    yield due_ms / 1000
 
     def _work(self, shard: int) -> bool:
         """Let a shard do something; whether it had anything to do.

@@ -6,23 +6,41 @@ It knows nothing of the simulator: real nodes run it, too.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 
+from shardfun.model.operations import OperationResult
 from shardfun.sdk.app import App, Message
 from shardfun.sdk.context import Context
-from shardfun.sdk.policies import dead_letter, retry
+from shardfun.sdk.policies import dead_letter, restart, retry
 from shardfun.simulation.workloads.trees_nodes import Answer, Node, Parcel, Question, Step
-from shardfun.simulation.workloads.trees_values import Base, Plain, Stage, Surroundings
+from shardfun.simulation.workloads.trees_values import Base, Job, Pause, Plain, Stage, Surroundings, take_result
 
 FAST = "trees/fast"
 PLAIN = "trees/plain"
 FRAIL = "trees/frail"
 STUBBORN = "trees/stubborn"
+PATIENT = "trees/patient"
+BRITTLE = "trees/brittle"
+SLOW = "trees/slow"
+HURRIED = "trees/hurried"
+THREAD = "trees/thread"
+LEAVES = ("leaves/oak", "leaves/elm")
 
-POLICIES = {PLAIN: None, FRAIL: dead_letter(), STUBBORN: retry(attempts=3)}
-"""Of the types with single values."""
+POLICIES = {
+    PLAIN: None,
+    FRAIL: dead_letter(),
+    STUBBORN: retry(attempts=3),
+    PATIENT: retry(attempts=3, backoff=0.02, backoff_max=0.03),
+    BRITTLE: restart(),
+    "leaves/*": None,
+}
+"""Of the types with single values that run at once."""
+
+SLOW_POLICY = retry(attempts=4, backoff=0.01)
+TIMEOUT_S = 2.0
+AnyMessage = Step | Parcel | Question | Answer | OperationResult[Job, int]
 
 
 def declare_trees(app: App, around: Surroundings, ingress: str) -> None:
@@ -34,12 +52,14 @@ def declare_trees(app: App, around: Surroundings, ingress: str) -> None:
     for typename, policy in POLICIES.items():
 
         @app.function(typename, on_failure=policy)
-        def plain(ctx: Context[Plain], message: Step | Parcel | Question | Answer) -> None:
+        def plain(ctx: Context[Plain], message: AnyMessage) -> None:
             perform(Stage(ctx, around), message)
 
     @app.function(FAST)
     def fast(ctx: Context[Base], message: Step | Question | Answer) -> None:
         perform(Stage(ctx, around), message)
+
+    _declare_calls(app, around)
 
     @app.router(ingress)
     def route(record: Any) -> Iterable[Message]:
@@ -47,7 +67,21 @@ def declare_trees(app: App, around: Surroundings, ingress: str) -> None:
         yield Message(step.node.typename, step.node.id, step)
 
 
-def perform(stage: Stage, message: Step | Parcel | Question | Answer) -> None:
+def _declare_calls(app: App, around: Surroundings) -> None:
+    @app.function(SLOW, on_failure=SLOW_POLICY)
+    async def slow(ctx: Context[Plain], message: AnyMessage) -> None:
+        await perform_slowly(Stage(ctx, around), message)
+
+    @app.function(HURRIED, timeout=TIMEOUT_S, concurrency=2)
+    async def hurried(ctx: Context[Plain], message: AnyMessage) -> None:
+        await perform_slowly(Stage(ctx, around), message)
+
+    @app.function(THREAD, blocking=True, timeout=TIMEOUT_S)
+    def thread(ctx: Context[Plain], message: AnyMessage) -> None:
+        perform(Stage(ctx, around), message)
+
+
+def perform(stage: Stage, message: AnyMessage) -> None:
     """What every function does with a message."""
     match message:
         case Question(origin, number):
@@ -63,6 +97,33 @@ def perform(stage: Stage, message: Step | Parcel | Question | Answer) -> None:
             perform_step(stage, step)
         case Step():
             perform_step(stage, message)
+        case OperationResult():
+            take_result(stage, message)
+        case _:
+            assert_never(message)
+
+
+async def perform_slowly(stage: Stage, message: AnyMessage) -> None:
+    """The same, where functions may wait. Nobody else is at this address meanwhile, as far as this process can tell."""
+    around, inside = stage.around, stage.place
+    stage.expect("invocation under way", inside in around.inside, expected=False)
+    around.inside.add(inside)
+    try:
+        if isinstance(message, Parcel):
+            stage.expect("stamps on the parcel", message.stamps, [])
+            message.stamps.append(message.step.node.tag)
+            message = message.step
+        if not isinstance(message, Step):
+            perform(stage, message)
+            return
+        begin(stage, message)
+        for command in message.node.commands:
+            if isinstance(command, Pause):
+                await around.pause()
+            else:
+                command.perform(stage)
+    finally:
+        around.inside.discard(inside)
 
 
 def perform_step(stage: Stage, step: Step) -> None:
@@ -77,6 +138,11 @@ def begin(stage: Stage, step: Step) -> None:
     stage.tag = step.node.tag
     stage.check_number(step.origin, step.number)
     stage.state.nodes += 1
+    if stage.around.punctual and stage.now_ms < step.due_ms:
+        stage.expect("message before its time", stage.now_ms, f"{step.due_ms} or later")
+    if step.armed:
+        stage.expect("fired before", step.node.tag in stage.state.fired, expected=False)
+        stage.state.fired.append(step.node.tag)
 
 
 def all_nodes(steps: Iterable[Step]) -> dict[int, Node]:

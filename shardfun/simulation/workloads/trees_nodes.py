@@ -6,16 +6,22 @@ sends further nodes on.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
+from itertools import chain
 
 import msgspec
 
+from shardfun.errors import TokenPendingError
 from shardfun.simulation.workloads.trees_values import (
+    Cancel,
     Command,
     Emit,
     Fail,
     Increment,
     Mutate,
+    Operate,
+    Pause,
     Stage,
     Stamp,
     place_of,
@@ -36,6 +42,53 @@ class Send(Command, frozen=True):
         node = self.node
         step = Step(stage.place, stage.next_number(node.place), node)
         stage.ctx.send(node.typename, node.id, Parcel(step, []) if self.packed else step)
+
+
+class Later(Command, frozen=True):
+    """Send a node some time later."""
+
+    node: Node
+    delay_ms: int
+
+    def perform(self, stage: Stage) -> None:
+        """See the class."""
+        _send_later(stage, self.node, self.delay_ms)
+
+
+class Arm(Command, frozen=True):
+    """Send a node later, with a token: it may be cancelled, replaced, or refused since another one is pending.
+
+    So the node is *optional*: what it adds counts only if it has come, or will.
+    """
+
+    node: Node
+    delay_ms: int
+    token: str
+    replace: bool
+
+    def perform(self, stage: Stage) -> None:
+        """See the class."""
+        state, tag = stage.state, self.node.tag
+        try:
+            _send_later(stage, self.node, self.delay_ms, self.token, replace=self.replace)
+        except TokenPendingError:
+            stage.expect("refused although it replaces", self.replace, expected=False)
+            state.refused.append(tag)
+            return
+        earlier = state.armed.setdefault(self.token, [])
+        if self.replace:
+            state.cancelled += earlier
+        earlier.append(tag)
+
+    def amounts(self) -> Iterator[tuple[str, int]]:
+        """See ``Command``."""
+        yield "arms", 1
+
+
+def _send_later(stage: Stage, node: Node, delay_ms: int, token: str = "", *, replace: bool = False) -> None:
+    step = Step(stage.place, 0, node, stage.now_ms + delay_ms, armed=bool(token))
+    delay = dt.timedelta(milliseconds=delay_ms)
+    stage.ctx.send_after(delay, node.typename, node.id, step, token=token, replace=replace)
 
 
 class Ask(Command, frozen=True):
@@ -60,7 +113,7 @@ class Node(msgspec.Struct, frozen=True):
     tag: int
     typename: str
     id: str
-    commands: tuple[Increment | Stamp | Mutate | Send | Ask | Emit | Fail, ...]
+    commands: tuple[Increment | Stamp | Mutate | Send | Later | Arm | Cancel | Ask | Emit | Operate | Pause | Fail, ...]
 
     @property
     def place(self) -> str:
@@ -75,16 +128,20 @@ class Node(msgspec.Struct, frozen=True):
     @property
     def dies(self) -> bool:
         """Whether it always fails."""
-        return self.fate is not None and self.fate.always
+        return self.fate is not None and self.fate.when == "always"
 
     def children(self) -> Iterator[Node]:
         """The nodes that certainly follow from it, if it is performed."""
-        return (command.node for command in self.commands if isinstance(command, Send))
+        return (command.node for command in self.commands if isinstance(command, Send | Later))
+
+    def optional(self) -> Iterator[Node]:
+        """The nodes that perhaps follow from it."""
+        return (command.node for command in self.commands if isinstance(command, Arm))
 
     def below(self) -> Iterator[Node]:
         """The node and all nodes of its tree."""
         yield self
-        for child in self.children():
+        for child in chain(self.children(), self.optional()):
             yield from child.below()
 
     def amounts(self) -> Amounts:
@@ -107,11 +164,15 @@ class Step(msgspec.Struct, frozen=True):
     Args:
         origin: the place that sent it, or an ingress partition.
         number: counts what ``origin`` has sent to this address; 0: not counted.
+        due_ms: not before then (unix milliseconds).
+        armed: the node is optional.
     """
 
     origin: str
     number: int
     node: Node
+    due_ms: int = 0
+    armed: bool = False
 
 
 class Parcel(msgspec.Struct):

@@ -11,15 +11,18 @@ checked in place, against another part of the same state that has to agree with 
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Literal
 
 import msgspec
 
+from shardfun.model.operations import OperationResult, OperationStatus
 from shardfun.sdk.context import Context
 from shardfun.sdk.state import State, Value, value
 
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 LOG_MAX = 4
 EGRESS = "log"
 
@@ -53,12 +56,22 @@ class Base(State):
 
 
 class Plain(Base):
-    """Single values, some of them mutable."""
+    """Single values, some of them mutable.
+
+    ``outcomes``: of operations, how often each status came. ``armed``: by token, the tags of the nodes that were sent later with
+    it; ``refused``: not sent, since the token was pending; ``cancelled``: perhaps too late; ``fired``: those that have come here.
+    """
 
     log: Value[list[int]] = value(default_factory=list)
     drained: Value[int] = value(0)
     book: Value[dict[str, int]] = value(default_factory=dict)
     ledger: Value[Ledger] = value(default_factory=Ledger)
+    outcomes: Value[dict[str, int]] = value(default_factory=dict)
+    armed: Value[dict[str, list[int]]] = value(default_factory=dict)
+    refused: Value[list[int]] = value(default_factory=list)
+    cancelled: Value[list[int]] = value(default_factory=list)
+    fired: Value[list[int]] = value(default_factory=list)
+    cancels: Value[int] = value(0)
     sent: Value[dict[str, int]] = value(default_factory=dict)
     received: Value[dict[str, int]] = value(default_factory=dict)
 
@@ -68,12 +81,38 @@ class Surroundings:
 
     Args:
         violations: what the functions themselves find wrong.
+        punctual: delayed messages never come early (a run may be asked to fire them all at its end).
+        pause: what asynchronous code awaits.
     """
 
-    def __init__(self, violations: list[str]) -> None:
+    def __init__(self, violations: list[str], pause: Callable[[], Awaitable[None]], *, punctual: bool = True) -> None:
         self.violations = violations
+        self.pause = pause
+        self.punctual = punctual
         self.attempts = Counter[int]()
         """By tag: for what fails at every other attempt."""
+        self.inside: set[str] = set()
+        """Places that an asynchronous invocation is in. Never iterated."""
+
+    async def work(self, n: int, fails: bool) -> int:  # noqa: FBT001 - called through ``start_operation``
+        """An operation that waits.
+
+        Raises:
+            Failing: if it shall.
+        """
+        await self.pause()
+        return self.work_in_thread(n, fails)
+
+    @staticmethod
+    def work_in_thread(n: int, fails: bool) -> int:  # noqa: FBT001 - as above
+        """An operation that blocks.
+
+        Raises:
+            Failing: if it shall.
+        """
+        if fails:
+            raise Failing(n)
+        return 2 * n
 
 
 class Failing(Exception):  # noqa: N818 - raised by the application on purpose
@@ -105,6 +144,11 @@ class Stage:
         """Find a violation unless both are equal."""
         if found != expected:
             self.around.violations.append(f"{self.place}, node {self.tag}: {what}: expected {expected!r}, found {found!r}")
+
+    @property
+    def now_ms(self) -> int:
+        """Unix milliseconds."""
+        return (self.ctx.now() - EPOCH) // dt.timedelta(milliseconds=1)
 
     # ---- order ----------------------------------------------------------------------------------------------------------
     @property
@@ -214,10 +258,84 @@ class Emit(Command, frozen=True):
         yield "emitted", 1
 
 
-class Fail(Command, frozen=True):
-    """Raise, after everything else: always, or at every other attempt."""
+class Pause(Command, frozen=True):
+    """Wait. Only for addresses whose functions may."""
 
-    always: bool
+    def perform(self, stage: Stage) -> None:
+        """Nothing: whoever can wait does so instead."""
+
+
+class Job(msgspec.Struct, frozen=True):
+    """The metadata of an operation. ``caller``: the place that had sent the node, which is the caller of the result, too."""
+
+    tag: int
+    n: int
+    caller: str
+
+
+class Operate(Command, frozen=True):
+    """Start an operation.
+
+    Args:
+        waits: as a coroutine; else in a thread.
+    """
+
+    n: int
+    fails: bool
+    waits: bool
+
+    def perform(self, stage: Stage) -> None:
+        """See the class."""
+        caller = stage.ctx.caller
+        work = stage.around.work if self.waits else stage.around.work_in_thread
+        job = Job(stage.tag, self.n, "" if caller is None else place_of(*caller))
+        stage.ctx.start_operation(work, self.n, self.fails, metadata=job)
+
+    def amounts(self) -> Iterator[tuple[str, int]]:
+        """See ``Command``."""
+        yield "operations", 1
+
+
+def take_result(stage: Stage, result: OperationResult[Job, int]) -> None:
+    """The result of an operation has come."""
+    job, outcomes = result.metadata, stage.state.outcomes
+    stage.tag = job.tag
+    caller = stage.ctx.caller
+    stage.expect("caller of the result", "" if caller is None else place_of(*caller), job.caller)
+    match result.status:
+        case OperationStatus.SUCCESS:
+            stage.expect("result", (result.value, result.error), (2 * job.n, None))
+        case OperationStatus.FAILURE:
+            stage.expect("result of a failure", (result.value, type(result.error)), (None, str))
+        case OperationStatus.UNKNOWN:
+            stage.expect("unknown result", (result.value, result.error), (None, None))
+    outcomes[result.status.value] = outcomes.get(result.status.value, 0) + 1
+
+
+class Cancel(Command, frozen=True):
+    """Cancel what was armed with a token. It may have fired."""
+
+    token: str
+
+    def perform(self, stage: Stage) -> None:
+        """See the class."""
+        stage.ctx.cancel(self.token)
+        stage.state.cancels += 1
+        stage.state.cancelled += stage.state.armed.get(self.token, ())
+
+    def amounts(self) -> Iterator[tuple[str, int]]:
+        """See ``Command``."""
+        yield "cancels", 1
+
+
+class Fail(Command, frozen=True):
+    """Raise, after everything else.
+
+    Args:
+        when: ``always``; ``odd``: at every other attempt; ``once``: in each process, at the first one.
+    """
+
+    when: Literal["always", "odd", "once"]
 
     def perform(self, stage: Stage) -> None:
         """See the class.
@@ -226,7 +344,8 @@ class Fail(Command, frozen=True):
             Failing: mostly.
         """
         stage.around.attempts[stage.tag] += 1
-        if self.always or stage.around.attempts[stage.tag] % 2:
+        attempt = stage.around.attempts[stage.tag]
+        if self.when == "always" or (attempt % 2 if self.when == "odd" else attempt == 1):
             raise Failing(stage.tag)
 
 
@@ -241,8 +360,10 @@ def amounts_of(fields: dict[str, Any]) -> dict[str, int]:
     Args:
         fields: as stored; what is missing is at its default.
     """
-    found = {name: fields.get(name, 0) for name in ("nodes", "total", "stamps", "answers", "emitted")}
+    found = {name: fields.get(name, 0) for name in ("nodes", "total", "stamps", "answers", "emitted", "cancels")}
     found["log"] = sum(fields.get("log", ())) + fields.get("drained", 0)
     found["ledger"] = fields.get("ledger", {}).get("sum", 0)
+    found["arms"] = sum(map(len, fields.get("armed", {}).values())) + len(fields.get("refused", ()))
+    found["operations"] = sum(fields.get("outcomes", {}).values())
     found |= {f"book {key}": n for key, n in fields.get("book", {}).items()}
     return {name: n for name, n in found.items() if n}
