@@ -83,10 +83,10 @@ class Cells:
         frozen, changes = self._frozen, self._changes  # at once: a blocking function's thread may ask while the loop cuts
         changed = in_range(frozen.get(prefix, {}), start, stop)
         changed.update(in_range(changes.get(prefix, {}), start, stop))
-        return overlay(changed, self._stored(prefix, start, stop))
+        return overlay(changed, self.scan_stored(prefix, start, stop))
 
-    def _stored(self, prefix: bytes, start: bytes, stop: bytes | None) -> Iterator[tuple[bytes, bytes]]:
-        """What the store has, as it is now: the scan is begun here and not at the first step."""
+    def scan_stored(self, prefix: bytes, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """As ``scan``, of what the store has, without the changes. The scan is begun here and not at the first step."""
         try:
             return self._stream(self._store.scan(prefix, start), prefix, start, stop)
         except StorageError as error:

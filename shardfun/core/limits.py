@@ -40,6 +40,8 @@ class Limits:
         timers_load: timers read from the store in one piece of work (about 1 ms).
         timers_fire: timers fired in one piece of work (about 2 ms), if the queues have room (``mailbox_refill``).
         timers_at_end: see ``AtEnd``.
+        expiry_round_ms: what is stored is looked at for what has expired not more often than this.
+        expiry_keys: stored keys looked at in one piece of that (about 0.5 ms); ``expiry_pause_ms``: pause between two pieces.
         validate_sends: also check the fields of payloads when they are sent.
     """
 
@@ -65,4 +67,7 @@ class Limits:
     timers_load: int = 500
     timers_fire: int = 200
     timers_at_end: AtEnd = "keep"
+    expiry_round_ms: int = 60_000
+    expiry_keys: int = 200
+    expiry_pause_ms: int = 10
     validate_sends: bool = False

@@ -36,6 +36,11 @@ class Namespaces:
         self._declared[namespace] = function, run
         return True
 
+    @property
+    def declared(self) -> dict[str, CompiledFunction]:
+        """The functions by the names they were declared with, as ``shop/*``."""
+        return {namespace + EVERY_NAME: function for namespace, (function, _) in self._declared.items()}
+
     def resolve(self, typename: str, known: Iterable[str]) -> tuple[CompiledFunction, Runner]:
         """The function of a name that is met for the first time, and its runner (which all names of a namespace share).
 

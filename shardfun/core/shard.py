@@ -21,6 +21,7 @@ from shardfun.core.dead_letters import describe_error
 from shardfun.core.dispatch import Dispatcher, FunctionType, InvocationContext, Router
 from shardfun.core.effects import Effect
 from shardfun.core.egress import EgressLog
+from shardfun.core.expiry import Sweeper
 from shardfun.core.frame_maker import FrameMaker
 from shardfun.core.function import CompiledFunction
 from shardfun.core.limits import Limits
@@ -136,6 +137,7 @@ class ShardCore:
         self._restore(start.queues)
         self._filled_at = self.dispatcher.invocations
         self._completed = 0
+        self._sweeper = Sweeper(self.dispatcher)
 
     # ---- restore --------------------------------------------------------------------------------------------------------
     def _restore(self, queues: Queues) -> None:
@@ -179,6 +181,7 @@ class ShardCore:
         Drivers freeze the garbage collector's view of the heap, after which it would never find them.
         """
         self.participant.retire()
+        self._sweeper.retire()
         self.dispatcher.retire()
 
     # ---- channels -------------------------------------------------------------------------------------------------------
@@ -273,9 +276,23 @@ class ShardCore:
 
     @property
     def wake_at_ms(self) -> int | None:
-        """When ``advance`` has something to do: unix milliseconds; ``None``: not before something else happens."""
-        timers = self.dispatcher.timers.wake_at_ms(self.dispatcher, self._timers_until_ms) if self.may_execute else None
-        return min((at for at in (self.dispatcher.calls.wake_at_ms, timers) if at is not None), default=None)
+        """When ``advance`` or ``expire`` has something to do: unix milliseconds; ``None``: not before something else happens."""
+        times = [self.dispatcher.calls.wake_at_ms]
+        if self.may_execute:
+            times += [self.dispatcher.timers.wake_at_ms(self.dispatcher, self._timers_until_ms), self._sweeper.wake_at_ms]
+        return min((at for at in times if at is not None), default=None)
+
+    def expire(self) -> None:
+        """Look at some of what is stored, if that is due (``wake_at_ms``), and remove what has expired.
+
+        Raises:
+            StorageError: the store cannot be read.
+        """
+        before = self._sweeper.expired
+        if self.may_execute:
+            self._sweeper.work()
+        if self._sweeper.expired != before:
+            self.changed = True
 
     def call_done(self, number: int, value: Any, error: BaseException | None) -> None:
         """A call has ended, see ``StartCall``. To be called between two pieces of work.
@@ -307,6 +324,8 @@ class ShardCore:
         return target
 
     def _collect(self) -> None:
+        if self.table.cells.failure is not None:  # whatever the function made of it
+            raise self.table.cells.failure
         if self.dispatcher.operations.fresh:
             self.dispatcher.operations.collect()
         if self.dispatcher.timers.fresh:
