@@ -28,6 +28,15 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
+def resident(pid: int) -> tuple[int, int]:
+    """Resident bytes of a process, and those of them that are no pages of files (LevelDB maps its tables into memory)."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
+    kib = {
+        name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines) if name in {"VmRSS", "RssFile"}
+    }
+    return kib["VmRSS"] << 10, (kib["VmRSS"] - kib["RssFile"]) << 10
+
+
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     model = next(

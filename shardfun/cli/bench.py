@@ -16,12 +16,14 @@ reference that was measured in the same run, because absolute figures move with 
   recovery   SIGKILL a shard under load: time to its first invocation, and to the next complete checkpoint
   calls      the counter beside 1,000 async functions that await: what they cost it, and the checkpoints
   state      state larger than its cache, every id touched again and again: memory per shard, time of a restart
+  timers     many pending timers: the memory they add, and how late they are while they fire at a rate
 """
 EPILOG: Final = """\
 examples:
   shardfun bench counter --shards 2 --json
   shardfun bench recovery --shards 4 --json
   shardfun bench state --ids 2000000 --json
+  shardfun bench timers --pending 1000000 --json
 """
 
 
@@ -35,12 +37,15 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("workload", choices=("counter", "recovery", "calls", "state"), help="what to measure")
+    parser.add_argument("workload", choices=("counter", "recovery", "calls", "state", "timers"), help="what to measure")
     parser.add_argument("--shards", type=_positive, help="shard processes (default: 2, recovery 4)")
     parser.add_argument("--events", type=_positive, default=4_000_000, help="counter: events per run (default: 4000000)")
     parser.add_argument("--repeats", type=_positive, default=5, help="counter: runs with and without checkpoints (default: 5)")
     parser.add_argument("--kills", type=_positive, default=8, help="recovery: kills with and without a spare (default: 8)")
-    parser.add_argument("--rate", type=_positive, default=100_000, help="recovery: events per second of load (default: 100000)")
+    parser.add_argument(
+        "--rate", type=_positive, help="recovery: events per second of load (default: 100000); timers: fired per second (10000)"
+    )
+    parser.add_argument("--pending", type=_positive, default=1_000_000, help="timers: pending timers (default: 1000000)")
     parser.add_argument("--calls", type=_positive, default=1000, help="calls: functions that await (default: 1000)")
     parser.add_argument("--ids", type=_positive, default=2_000_000, help="state: distinct ids (default: 2000000)")
     parser.add_argument("--rounds", type=_positive, default=3, help="state: how often each id is touched (default: 3)")
@@ -78,9 +83,13 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
         from shardfun.bench.state import bench_state
 
         return bench_state(arguments.shards or 2, arguments.ids, arguments.rounds, _progress)
+    if arguments.workload == "timers":
+        from shardfun.bench.timers import bench_timers
+
+        return bench_timers(arguments.shards or 2, arguments.pending, arguments.rate or 10_000, _progress)
     from shardfun.bench.recovery import bench_recovery
 
-    return bench_recovery(arguments.shards or 4, arguments.kills, arguments.rate, _progress)
+    return bench_recovery(arguments.shards or 4, arguments.kills, arguments.rate or 100_000, _progress)
 
 
 def _progress(line: str) -> None:

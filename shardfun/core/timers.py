@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
 
 import cbor2
 
@@ -36,8 +35,7 @@ TOKEN_BYTES_MAX = 4096
 FOREVER_MS = 1 << 63
 
 
-@dataclass(frozen=True, slots=True)
-class TimerRequest:
+class TimerRequest(NamedTuple):
     """Send a message later.
 
     Args:
@@ -54,8 +52,7 @@ class TimerRequest:
     replace: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Cancellation:
+class Cancellation(NamedTuple):
     """Forget the pending timer of a token, if there is one."""
 
     token: str
@@ -65,22 +62,28 @@ class StoredTimer:
     """A timer as its cell holds it.
 
     Args:
-        raw: the value of the cell: ``[token, target type, target id, sender type, sender id, payload type, payload]``.
+        suffix: of the cell's key.
+        raw: its value: ``[token, target type, target id, sender type, sender id, payload type, payload]``.
 
     Raises:
         CorruptionError: it is none.
     """
 
-    __slots__ = ("due_ms", "id", "payload", "payload_type", "sender", "token", "typename")
+    __slots__ = ("id", "payload", "payload_type", "sender", "suffix", "token", "typename")
 
     def __init__(self, suffix: bytes, raw: bytes) -> None:
+        self.suffix = suffix
         try:
             self.token, self.typename, self.id, sender_type, sender_id, self.payload_type, self.payload = cbor2.loads(raw)
             self.sender = Address(sender_type, sender_id)
         except (cbor2.CBORDecodeError, ValueError, TypeError, RecursionError) as error:
             msg = f"timer {suffix.hex()}: expected seven values, got {raw[:100]!r}"
             raise CorruptionError(msg) from error
-        self.due_ms = due_of(suffix)
+
+    @property
+    def due_ms(self) -> int:
+        """When it is due: unix milliseconds."""
+        return due_of(self.suffix)
 
 
 class Timers:
@@ -249,11 +252,11 @@ class Timers:
 
     def _cancel(self, id: str, token: str) -> None:
         suffix = self._cells.get(_token_prefix(id), token.encode())
-        if suffix is not None:  # no such token: it has fired, or was never there
-            self._remove(suffix, StoredTimer(suffix, self._index.value_of(suffix)))
+        if suffix is not None:  # else it has fired, or was never there
+            self._remove(StoredTimer(suffix, self._index.value_of(suffix)))
 
-    def _remove(self, suffix: bytes, timer: StoredTimer) -> None:
-        self._index.remove(suffix)
+    def _remove(self, timer: StoredTimer) -> None:
+        self._index.remove(timer.suffix)
         if timer.token:
             self._cells.put(_token_prefix(timer.sender.id), timer.token.encode(), None)
         self.pending[timer.typename] -= 1
@@ -302,12 +305,13 @@ class Timers:
         if loaded:
             index.load(self._limits.timers_load)
         fired = room = 0
-        while (suffix := index.first()) is not None and due_of(suffix) <= until_ms:
+        after = timer_suffix(until_ms + 1, 0, 0)
+        while (suffix := index.first()) is not None and suffix < after:
             room = room or min(self._limits.timers_fire, self._room(dispatcher))
             if fired >= room:
                 break
             timer = StoredTimer(suffix, index.value_of(suffix))
-            self._remove(suffix, timer)
+            self._remove(timer)
             try:
                 dispatcher.effects.append(_message_of(timer, dispatcher))
             except UnknownTargetError:
@@ -343,7 +347,7 @@ class Timers:
         for suffix, raw in self._cells.scan(TIMER_PREFIX):
             timer = StoredTimer(suffix, raw)
             if timer.typename in gone:
-                self._remove(suffix, timer)
+                self._remove(timer)
                 parked.add(timer.typename, _park(timer, dispatcher))
 
     def cut(self) -> None:
