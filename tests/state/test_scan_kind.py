@@ -22,7 +22,7 @@ NOTHING = RecordBlock([], [])
 def test_the_same_as_looking_at_every_key(
     tmp_path_factory: pytest.TempPathFactory, keys: set[tuple[int, str, bytes]], first: int, end: int, sizes: tuple[int, int]
 ) -> None:
-    stored = sorted(slot.to_bytes(2, "big") + kind.encode() + rest for slot, kind, rest in keys) + [b"\xff\xffmark"]
+    stored = [*sorted(slot.to_bytes(2, "big") + kind.encode() + rest for slot, kind, rest in keys), b"\xff\xffmark"]
     database = Database(tmp_path_factory.mktemp("db"), StoreOptions())
     database.open(paranoid=True)
     with pytest.MonkeyPatch.context() as patch:
