@@ -48,7 +48,7 @@ Step = Iterator[None]
 class Sweeper:
     """See the module. One in each ``ShardCore``.
 
-    ``expired``: how often something was found expired and changed, in all.
+    ``expired``: grows with everything that is found expired and changed.
     """
 
     def __init__(self, dispatcher: Dispatcher) -> None:
@@ -75,29 +75,26 @@ class Sweeper:
     @property
     def wake_at_ms(self) -> int | None:
         """When the next piece is due: unix milliseconds; ``None``: nothing expires here."""
-        return self._next_ms
-
-    def work(self) -> None:
-        """Do the next piece, if it is due."""
         dispatcher = self._dispatcher
         if self._types_seen != len(dispatcher.order):
             self._types_seen = len(dispatcher.order)
             self._functions = _candidates(dispatcher)
-        if not self._functions:
-            return
-        now_ms = dispatcher.now_ms
-        if self._next_ms is None:
-            if self._watched():
-                self._next_ms = now_ms + self._round_ms
-            return
-        if now_ms < self._next_ms:
-            return
+        if self._next_ms is None and self._functions and self._watched():
+            self._next_ms = dispatcher.now_ms + self._round_ms
+        return self._next_ms
+
+    def work(self) -> bool:
+        """Do the next piece, if it is due; whether it was."""
+        due_ms, now_ms = self.wake_at_ms, self._dispatcher.now_ms
+        if due_ms is None or now_ms < due_ms:
+            return False
         if self._round is None:
             self._round = self._walk(now_ms)
         self._done = 0
         next(self._round, None)
-        if self._round is not None and self._next_ms <= now_ms:
+        if self._round is not None:
             self._next_ms = now_ms + self._limits.expiry_pause_ms
+        return True
 
     @property
     def _round_ms(self) -> int:
@@ -222,6 +219,12 @@ class Sweeper:
                 return None
         return record
 
+    @staticmethod
+    def _exists(target: FunctionType, record: Any) -> bool:
+        """False if it is deleted, and the store only has not heard of it yet."""
+        function = target.function
+        return function.encode_values(function.values_of(record)) is not None
+
     def _write(self, record: Any, hidden: Plain | None) -> None:
         if record._epoch is not self._table.epoch:  # noqa: SLF001
             self._table.touch(record)
@@ -237,8 +240,9 @@ class Sweeper:
         idle_ms, hidden = spec.options.expire_idle_ms, record._hidden  # noqa: SLF001
         if idle_ms is not None:
             deadline = None if hidden is None else hidden.get(IDLE)
-            if deadline is None:  # stored before this was declared: its time begins now
-                self._write(record, with_idle(hidden, now_ms + idle_ms))
+            if deadline is None:
+                if self._exists(target, record):  # stored before this was declared: its time begins now
+                    self._write(record, with_idle(hidden, now_ms + idle_ms))
                 return
             if deadline <= now_ms:
                 yield from self._bury(target, id)
@@ -312,6 +316,7 @@ class Sweeper:
                         break
                 else:
                     break
+                self.expired += 1
                 yield
                 record = self._record(target, id)
                 if record is None or record._hidden is None or record._hidden.get(IDLE) != 0:  # noqa: SLF001

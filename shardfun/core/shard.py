@@ -282,17 +282,17 @@ class ShardCore:
             times += [self.dispatcher.timers.wake_at_ms(self.dispatcher, self._timers_until_ms), self._sweeper.wake_at_ms]
         return min((at for at in times if at is not None), default=None)
 
-    def expire(self) -> None:
-        """Look at some of what is stored, if that is due (``wake_at_ms``), and remove what has expired.
+    def expire(self) -> bool:
+        """Look at some of what is stored, if that is due (``wake_at_ms``), and remove what has expired; whether it was due.
 
         Raises:
             StorageError: the store cannot be read.
         """
         before = self._sweeper.expired
-        if self.may_execute:
-            self._sweeper.work()
+        worked = self.may_execute and self._sweeper.work()
         if self._sweeper.expired != before:
             self.changed = True
+        return worked
 
     def call_done(self, number: int, value: Any, error: BaseException | None) -> None:
         """A call has ended, see ``StartCall``. To be called between two pieces of work.

@@ -76,6 +76,7 @@ class HotLoop:
         self._send(flush=not busy)
         busy |= self._checkpoint(core)
         self._perform()
+        core.expire()
         busy |= core.sweep()
         self._egress.publish(time.monotonic())
         return busy

@@ -260,7 +260,7 @@ class ShardProcess:
         return True
 
     def pass_time(self) -> bool:
-        """Do what is due: timers, further attempts."""
+        """Do what is due: timers, further attempts, what has expired."""
         core = self.running_core
         if core is None:
             return False
@@ -271,7 +271,7 @@ class ShardProcess:
         worked = core.advance(self._around.trace.now)
         if worked:
             self.note("on time", f"{core.dispatcher.waiting} messages wait")
-        return worked
+        return core.expire() or worked
 
     def call_step(self) -> bool:
         """A call goes on."""

@@ -28,6 +28,7 @@ from shardfun.testing.supervision import Supervision
 from shardfun.testing.trace import Trace
 
 STEP_S = 0.001  # what a step counts against the interval of checkpoints, since time itself stands still
+EXPIRY_ROUND_MS = 86_400_000  # a test that lets months pass shall not wait for it
 RESTARTS_MAX = 10  # that functions ask for, without a checkpoint in between
 BUSY_SHOWN_MAX = 20
 
@@ -240,6 +241,7 @@ def _drawn_limits(chance: random.Random, retries: int) -> Limits:
         cache_bytes=chance.choice((1 << 14, 1 << 20, 1 << 28)),
         encode_records=chance.choice((2, 500)),
         retries=retries,
+        expiry_round_ms=EXPIRY_ROUND_MS,
         validate_sends=True,
     )
 

@@ -203,7 +203,7 @@ class LocalShard:
         self._collect()
         if busy:
             self._note("was on time")
-        return busy
+        return self.core.expire() or busy
 
     def _execute(self) -> bool:
         core = self.core
