@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any, assert_never
 
 from shardfun.core.careful import Breadcrumb
+from shardfun.core.cell_keys import stored_addresses
 from shardfun.core.effects import ApplyDelta, DeleteDelta, SendControl, StartCall, WriteDelta
-from shardfun.core.function import parse_state_key
 from shardfun.core.participant import ShardIdentity
 from shardfun.core.shard import ShardCore, StartPoint
 from shardfun.core.snapshot import EMPTY_QUEUES, decode_queues
@@ -402,12 +402,7 @@ class ShardProcess:
     def _apply(self, checkpoint: int, blocks: Any, end: bool) -> dict[str, list[str]]:  # noqa: FBT001 - an effect's own field
         self._around.checker.applies(self.shard, checkpoint, self._around.disk.newest_durable)
         self._store.apply_delta(checkpoint, blocks)
-        stored: dict[str, list[str]] = {}
-        for key, _ in self._store.scan() if end else ():
-            address = parse_state_key(key)
-            if address is not None:
-                stored.setdefault(address.typename, []).append(address.id)
-        return stored
+        return stored_addresses(key for key, _ in self._store.scan()) if end else {}
 
     def _applied(self, about: tuple[ShardCore, int], stored: dict[str, list[str]]) -> None:
         core, checkpoint = about
