@@ -21,6 +21,7 @@ import cbor2
 
 from shardfun.core.function import CompiledFunction
 from shardfun.core.runner import invoke, senders_of
+from shardfun.errors import FunctionRestartError
 from shardfun.model.address import Address
 from shardfun.model.columns import Batch
 from shardfun.model.control import Poison
@@ -135,7 +136,11 @@ def run_careful(target: FunctionType, batch: Batch, dispatcher: Dispatcher) -> N
         if mark is None:
             breadcrumb.park(dispatcher, target, id, sender, sender_type, value)
             continue
-        _invoke(target, record, sender, sender_type, value, dispatcher)
+        try:
+            _invoke(target, record, sender, sender_type, value, dispatcher)
+        except FunctionRestartError:
+            breadcrumb.end(mark)  # it ends the incarnation and not the process, and is no reason to suspect anybody
+            raise
         breadcrumb.end(mark)
 
 

@@ -8,11 +8,12 @@ import msgspec
 import pytest
 from single_core import cells_of, core_of, letters_of, put, record_of, run_all
 
-from shardfun import App, Context, State, Value, value
+from shardfun import App, Context, State, Value, restart, value
 from shardfun.core.careful import Breadcrumb, run_careful, why_not_encodable
 from shardfun.core.function import DEAD_LETTER_KIND
 from shardfun.core.limits import Limits
 from shardfun.core.shard import ShardCore
+from shardfun.errors import FunctionRestartError
 from shardfun.model.address import Address
 from shardfun.model.control import Poison
 from shardfun.model.crumbs import Crumb
@@ -196,3 +197,19 @@ def test_too_many_different_messages_are_left_without_a_key(monkeypatch: pytest.
     keys = [crumb.key for crumb in table.all if crumb.address == "test/worker:a"]
     assert len(set(keys[:3])) == 3
     assert set(keys[3:]) == {bytes(16)}
+
+
+def test_a_restart_leaves_no_breadcrumb() -> None:
+    app = App("restarts")
+
+    @app.function("t/f", on_failure=restart())
+    def f(ctx: Context, message: int) -> None:
+        raise ValueError(message)
+
+    table = Table()
+    core = core_of(app, breadcrumb=Breadcrumb(table))
+    put(core, "t/f", ("a", 1))
+    with pytest.raises(FunctionRestartError):
+        run_all(core)
+    assert len(table.all) == 1
+    assert table.open == {}
