@@ -191,7 +191,10 @@ class TimersBesideAModel(RuleBasedStateMachine):
     def advance_until_nothing_is_due(self, ms: int) -> None:
         self.now += ms
         self.advance()
+        turns = 0
         while (at := self.core.wake_at_ms) is not None and at <= self.now:
+            turns += 1
+            assert turns < 1000, "always something to do, and nothing is done"
             self.advance()
         assert not [timer for timer in self.model.timers.values() if timer[0] <= self.now]
         if self.model.timers and at is not None:
