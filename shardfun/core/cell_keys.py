@@ -22,6 +22,7 @@ BUFFER_KIND = b"b"
 REGISTERED_KIND = b"r"
 NAME_BYTES_MAX = 255
 NUMBER_BYTES = 8
+SLOT_BYTES = 2
 
 _STAMP = b"\xd9\x53\x46\x82\x1b"  # tag 21318 of an array of two, the first a number of 8 bytes
 _STAMP_BYTES = len(_STAMP) + 8

@@ -14,14 +14,15 @@ import cbor2
 
 from shardfun.core.absence import filling, is_default, unknown_name
 from shardfun.core.buffers import Buffer
-from shardfun.core.cell_keys import BUFFER_KIND, MAP_KIND, cells_prefix
-from shardfun.core.function import CollectionSpec, FieldSpec, FunctionSpec
+from shardfun.core.cell_keys import BUFFER_KIND, MAP_KIND, REGISTERED_KIND, SLOT_BYTES
+from shardfun.core.function import STATE_KIND, CollectionSpec, FieldSpec, FunctionSpec
 from shardfun.core.hidden import Hidden
 from shardfun.core.maps import Map
-from shardfun.core.registry import Descriptions, Registry
+from shardfun.core.registry import Descriptions, Place, Registry
 from shardfun.errors import PayloadTypeError
 
 Collection = Map[Any, Any] | Buffer[Any] | Registry
+_CELL_KINDS = {"map": MAP_KIND, "buffer": BUFFER_KIND, "registry": REGISTERED_KIND}
 
 
 class Read(enum.Enum):
@@ -70,7 +71,7 @@ def copy_class(spec: FunctionSpec, descriptions: Descriptions) -> type:
         if field.expiry is not None:
             namespace[field.name] = ExpiringField(field.name)
     for item in spec.collections:
-        namespace[item.name] = OpenedCollection(item, descriptions)
+        namespace[item.name] = OpenedCollection(item, spec.typename, descriptions)
     return type(spec.state_class)(f"{spec.state_class.__name__}Copy", (spec.state_class,), namespace)
 
 
@@ -112,16 +113,45 @@ class ExpiringField:
 
 
 class OpenedCollection:
-    """A map, a buffer or a registry of a copy, opened when it is first asked for."""
+    """A map, a buffer or a registry of a copy, opened when it is first asked for.
 
-    __slots__ = ("_descriptions", "_spec")
+    Args:
+        typename: of the function.
+    """
 
-    def __init__(self, spec: CollectionSpec, descriptions: Descriptions) -> None:
+    __slots__ = ("_descriptions", "_head", "_id_at", "_name", "_spec", "_tail")
+
+    def __init__(self, spec: CollectionSpec, typename: str, descriptions: Descriptions) -> None:
         self._spec = spec
+        self._name = spec.name
         self._descriptions = descriptions
+        # An address's cells have the slot, the typename and the id of its record's key, so that nothing is encoded again here.
+        middle = typename.encode() + b"\0"
+        self._id_at = SLOT_BYTES + len(STATE_KIND) + len(middle)
+        self._head = _CELL_KINDS[spec.kind] + middle
+        self._tail = spec.name.encode() + b"\0"
 
     def __get__(self, copy: Any, _owner: type) -> Collection:
-        return open_collection(copy, self._spec, self._descriptions)
+        handle: Collection | None = copy._handles.get(self._name)  # noqa: SLF001
+        return self.open(copy) if handle is None else handle
+
+    def open(self, copy: Any) -> Collection:
+        """The handle for the invocation of this copy, which has none yet."""
+        cells, now_ms, record, fresh = copy._cells, copy._now_ms, copy._record, copy._fresh  # noqa: SLF001
+        key, name, spec = record._key, self._name, self._spec  # noqa: SLF001
+        id = key[self._id_at :]
+        prefix = key[:SLOT_BYTES] + self._head + len(id).to_bytes(2, "big") + id + self._tail
+        handle: Collection
+        if spec.kind == "map":
+            handle = Map(spec, cells, prefix, now_ms, empty=fresh)
+        elif spec.kind == "buffer":
+            hidden = Hidden(copy._hidden)  # noqa: SLF001
+            handle = Buffer(spec, cells, prefix, now_ms, hidden.bounds(name), hidden.deadline(name), empty=fresh)
+        else:
+            place = Place(name, record._address, key[:SLOT_BYTES], prefix)  # noqa: SLF001
+            handle = Registry(place, cells, now_ms, Hidden(copy._hidden), self._descriptions, empty=fresh)  # noqa: SLF001
+        copy._handles[name] = handle  # noqa: SLF001
+        return handle
 
     def __set__(self, copy: Any, value: Any) -> None:
         spec = self._spec
@@ -134,25 +164,4 @@ class OpenedCollection:
         raise PayloadTypeError(msg)
 
     def __delete__(self, copy: Any) -> None:
-        open_collection(copy, self._spec, self._descriptions).clear()
-
-
-def open_collection(copy: Any, spec: CollectionSpec, descriptions: Descriptions) -> Collection:
-    """The handle of a collection for the invocation of this copy: the same each time."""
-    handles: dict[str, Collection] = copy._handles  # noqa: SLF001
-    handle = handles.get(spec.name)
-    if handle is not None:
-        return handle
-    cells, now_ms, record, fresh = copy._cells, copy._now_ms, copy._record, copy._fresh  # noqa: SLF001
-    address, slot = record._address, record._key[:2]  # noqa: SLF001
-    hidden = Hidden(copy._hidden)  # noqa: SLF001
-    name = spec.name
-    if spec.kind == "map":
-        handle = Map(spec, cells, cells_prefix(slot, MAP_KIND, address, name), now_ms, empty=fresh)
-    elif spec.kind == "buffer":
-        prefix = cells_prefix(slot, BUFFER_KIND, address, name)
-        handle = Buffer(spec, cells, prefix, now_ms, hidden.bounds(name), hidden.deadline(name), empty=fresh)
-    else:
-        handle = Registry(name, address, slot, cells, now_ms, hidden, descriptions, empty=fresh)
-    handles[name] = handle
-    return handle
+        self.__get__(copy, type(copy)).clear()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeVar, cast, overload
+from typing import Any, NamedTuple, TypeVar, cast, overload
 
 import cbor2
 
@@ -17,7 +17,6 @@ from shardfun.core.cell_keys import (
     BUFFER_KIND,
     MAP_KIND,
     NAME_BYTES_MAX,
-    REGISTERED_KIND,
     cells_prefix,
     value_in,
 )
@@ -88,6 +87,15 @@ class Descriptions:
         known[annotation] = found
 
 
+class Place(NamedTuple):
+    """Where a registry is: the field's name, the address with its slot, and the prefix of its registrations."""
+
+    name: str
+    address: Address
+    slot: bytes
+    prefix: bytes
+
+
 class Registry:
     """States of one address that are registered by name when they are needed. Declared with ``extra: Registry = registry()``.
 
@@ -95,29 +103,17 @@ class Registry:
     afterwards: another kind or type is an error, in the same invocation and in any later one.
     """
 
-    __slots__ = ("_address", "_cells", "_cleared", "_describe", "_hidden", "_name", "_now_ms", "_open", "_prefix", "_slot")
+    __slots__ = ("_cells", "_cleared", "_describe", "_hidden", "_name", "_now_ms", "_open", "_place", "_prefix")
 
-    def __init__(
-        self,
-        name: str,
-        address: Address,
-        slot: bytes,
-        cells: Cells,
-        now_ms: int,
-        hidden: Hidden,
-        describe: Descriptions,
-        *,
-        empty: bool,
-    ) -> None:
-        self._name = name
-        self._address = address
-        self._slot = slot
+    def __init__(self, place: Place, cells: Cells, now_ms: int, hidden: Hidden, describe: Descriptions, *, empty: bool) -> None:
+        self._name = place.name
+        self._place = place
         self._cells = cells
         self._now_ms = now_ms
         self._hidden = hidden
         self._describe = describe
         self._cleared = empty
-        self._prefix = cells_prefix(slot, REGISTERED_KIND, address, name)
+        self._prefix = place.prefix
         self._open: dict[str, _Opened] = {}
 
     def __repr__(self) -> str:
@@ -229,7 +225,7 @@ class Registry:
         return f"{self._name}.{name}"
 
     def _prefix_of(self, kind: bytes, name: str) -> bytes:
-        return cells_prefix(self._slot, kind, self._address, self._full(name))
+        return cells_prefix(self._place.slot, kind, self._place.address, self._full(name))
 
     def _note(self, expire: Expiry | None) -> None:
         if expire is not None:

@@ -14,7 +14,7 @@ from typing import Any
 from shardfun.core.absence import is_default
 from shardfun.core.buffers import Bounds, Buffer
 from shardfun.core.cells import Cells
-from shardfun.core.copies import Read, copy_class, generate_fill, open_collection, slot_of_field
+from shardfun.core.copies import Read, copy_class, generate_fill, slot_of_field
 from shardfun.core.function import CompiledFunction, FieldSpec
 from shardfun.core.hidden import BOUNDS, DEADLINES, IDLE, Hidden, Plain, with_idle, with_parts
 from shardfun.core.maps import Map, Write
@@ -88,7 +88,8 @@ class Copies:
         finally:
             for handle in copy._handles.values():  # noqa: SLF001
                 handle.close()
-        hidden = self._with_deadlines(copy, hidden, changes)
+        if self._expiring:
+            hidden = self._with_deadlines(copy, hidden, changes)
         record = copy._record  # noqa: SLF001
         if self._idle_ms is not None:
             hidden = self._with_idle(copy, hidden, changes, writes)
@@ -131,7 +132,7 @@ class Copies:
         handles = copy._handles  # noqa: SLF001
         if copy._fresh:  # noqa: SLF001
             for spec in self._collections:
-                open_collection(copy, spec, self.descriptions)
+                getattr(copy, spec.name)
         writes: list[Write] = []
         buffers: dict[str, tuple[Bounds | None, int | None]] = {}
         for name, handle in handles.items():
@@ -151,8 +152,6 @@ class Copies:
 
     def _with_deadlines(self, copy: Any, hidden: Plain | None, changes: list[Change]) -> Plain | None:
         """The hidden data with the deadlines of the values that were written, or read."""
-        if not self._expiring:
-            return hidden
         changed = {field.name for field, _ in changes}
         marks, now_ms, before = copy._marks, copy._now_ms, Hidden(hidden)  # noqa: SLF001
         deadlines: dict[str, int | None] = {}

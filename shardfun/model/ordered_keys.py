@@ -31,6 +31,7 @@ KEY_BYTES_MAX = 4096  # as of an id
 _END = 0x00  # of a tuple: before every other part
 _BYTES, _TEXT, _INT, _FLOAT, _FALSE, _TRUE, _UUID, _DATE, _NAIVE, _AWARE, _TUPLE = range(1, 12)
 _ONE_BYTE_LENGTH_MAX = 0x7E
+_INT_HEADS = [bytes((_INT, 0x80 + length)) for length in range(_ONE_BYTE_LENGTH_MAX + 1)]
 _SIGN = 1 << 63
 _ALL = (1 << 64) - 1
 _DOUBLE = struct.Struct(">d")
@@ -209,8 +210,10 @@ def _write_bytes(key: Any) -> bytes:
 def _write_int(key: Any) -> bytes:
     if type(key) is not int:
         raise _mismatch("int", key)
+    length = (key.bit_length() + 7) // 8
+    if key >= 0 and length <= _ONE_BYTE_LENGTH_MAX:
+        return _INT_HEADS[length] + key.to_bytes(length, "big")
     size = abs(key)
-    length = (size.bit_length() + 7) // 8
     if length > KEY_BYTES_MAX:
         msg = f"expected a number of at most {KEY_BYTES_MAX} bytes, got one of {length}"
         raise PayloadTypeError(msg)
