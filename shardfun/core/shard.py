@@ -150,7 +150,7 @@ class ShardCore:
         dispatcher.operations.created = queues.operations_created
         dispatcher.operations.restore()
         parked = Parked()
-        dispatcher.timers.restore(queues.timers_made, queues.timers_pending)
+        dispatcher.timers.restore(queues.timers_made, queues.timers_pending, queues.timers_lowest)
         dispatcher.timers.park_gone(dispatcher, parked)
         dispatcher.accept_blocks(queues.mailbox, parked)
         for raw in queues.inbox:
@@ -453,6 +453,7 @@ class ShardCore:
             operations_pending=dispatcher.operations.pending,
             timers_made=dispatcher.timers.made,
             timers_pending=dict(dispatcher.timers.pending),
+            timers_lowest=dispatcher.timers.lowest,
             timers_awaited=dispatcher.timers.awaited,
             suspects=dispatcher.calls.suspects > 0 or self._waits_for_poison,
             parked=[] if dispatcher.breadcrumb is None else list(dispatcher.breadcrumb.parked),

@@ -40,7 +40,8 @@ class Cut:
         ended: the ``on_end`` messages were sent before the cut.
         suspects: careful mode has to go on.
         parked: the keys of the poison that was parked before the cut.
-        timers_pending: by typename of the target, those that are stored; ``timers_awaited``: that have to fire before the end.
+        timers_pending: by typename of the target, those that are stored, none of them before the key suffix ``timers_lowest``;
+            ``timers_awaited``: that have to fire before the end.
         operations_pending: started, and their results are not in the mailbox yet; they will send messages.
         records_in, invocations, dead_letters, operations_created, timers_made: totals of the history that this checkpoint stands for.
     """
@@ -61,6 +62,7 @@ class Cut:
     operations_pending: int = 0
     timers_made: int = 0
     timers_pending: dict[str, int] = field(default_factory=dict)
+    timers_lowest: bytes = b""
     timers_awaited: int = 0
     suspects: bool = False
     parked: list[bytes] = field(default_factory=list)
@@ -126,6 +128,7 @@ def encode_queues(cut: Cut) -> Iterator[bytes | None]:
             "operations_created": cut.operations_created,
             "timers_made": cut.timers_made,
             "timers_pending": cut.timers_pending,
+            "timers_lowest": cut.timers_lowest,
         }
     )
 
@@ -159,6 +162,7 @@ class Queues(msgspec.Struct, frozen=True):
     operations_created: int = 0
     timers_made: int = 0
     timers_pending: dict[str, int] = {}
+    timers_lowest: bytes = b""
 
 
 EMPTY_QUEUES = Queues(QUEUES_FORMAT, 0, [], [], {}, {}, {}, {}, ended=False, dead_letters=0, records_in=0, invocations=0)

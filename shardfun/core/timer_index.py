@@ -53,10 +53,15 @@ class TimerIndex:
         self._fresh_in_cut: list[bytes] = []
         self.count = 0
 
-    def restore(self, count: int) -> None:
-        """``count`` timers are in the store, and none is in memory."""
+    def restore(self, count: int, lowest: bytes) -> None:
+        """``count`` timers are in the store, none of them before ``lowest``, and none is in memory."""
         self.count = count
-        self._horizon = b"" if count else None
+        self._horizon = lowest if count else None
+
+    @property
+    def lowest(self) -> bytes:
+        """No timer is before this suffix. So a scan need not pass everything that has fired and is not compacted yet."""
+        return self.first() or self._horizon or b""
 
     # ---- one timer ------------------------------------------------------------------------------------------------------
     def add(self, suffix: bytes, value: bytes) -> None:
@@ -84,8 +89,6 @@ class TimerIndex:
         self._cells.put(TIMER_PREFIX, suffix, None)
         self.count -= 1
         self._near.pop(suffix, None)
-        if not self.count:
-            self._horizon = None
         if len(self._heap) > 2 * len(self._near) + self._near_wanted:
             self._heap = list(self._near)
             heapify(self._heap)

@@ -236,7 +236,7 @@ class Timers:
     def collect(self) -> None:
         """Requests and cancellations of invocations that have returned take effect."""
         for _, id, _, request in self.fresh:
-            if type(request) is Cancellation or request.replace:
+            if request.token and (type(request) is Cancellation or request.replace):
                 self._cancel(id, request.token)
             if type(request) is TimerRequest:
                 self._add(id, request)
@@ -333,11 +333,16 @@ class Timers:
         return max(0, refill - waiting)
 
     # ---- checkpoints ----------------------------------------------------------------------------------------------------
-    def restore(self, made: int, pending: Mapping[str, int]) -> None:
+    def restore(self, made: int, pending: Mapping[str, int], lowest: bytes) -> None:
         """What a checkpoint holds beside the cells."""
         self.made = made
         self.pending = Counter(pending)
-        self._index.restore(sum(pending.values()))
+        self._index.restore(sum(pending.values()), lowest)
+
+    @property
+    def lowest(self) -> bytes:
+        """The suffix of a timer cell before which there is none."""
+        return self._index.lowest
 
     def park_gone(self, dispatcher: Dispatcher, parked: Parked) -> None:
         """Right after ``restore``: park the timers whose targets do not exist any more. Only then all timers are read."""

@@ -27,7 +27,7 @@ BEGIN_MS = 1_700_000_000_000
 
 ids = st.sampled_from(["a", "b"])
 tokens = st.sampled_from(["", "t", "u"])
-delays = st.integers(0, 30)
+delays = st.one_of(st.integers(0, 30), st.integers(0, 400))
 
 
 class Model:
@@ -165,9 +165,15 @@ class TimersBesideAModel(RuleBasedStateMachine):
     def invoke(self, id: str, batch: Any) -> None:
         self.run(id, batch)
 
-    @rule(id=ids, delays=st.lists(delays, min_size=8, max_size=20))
-    def make_many(self, id: str, delays: list[int]) -> None:
-        self.run(id, [([("create", delay, "", False) for delay in delays], False)])
+    @rule(id=ids, delays=st.lists(delays, min_size=8, max_size=20), token=st.sampled_from(["t", "u"]))
+    def make_many(self, id: str, delays: list[int], token: str) -> None:
+        """The last one can be cancelled; often it is a far one."""
+        calls = [("create", delay, "", False) for delay in delays]
+        self.run(id, [([*calls, ("create", max(delays), token, True)], False)])
+
+    @rule(id=ids, token=st.sampled_from(["t", "u"]))
+    def cancel(self, id: str, token: str) -> None:
+        self.run(id, [([("cancel", 0, token, False)], False)])
 
     # ---- time -----------------------------------------------------------------------------------------------------------
     def advance(self) -> list[int]:
@@ -206,8 +212,14 @@ class TimersBesideAModel(RuleBasedStateMachine):
         return checkpoint_id(self.incarnation, self.sequence)
 
     @precondition(lambda self: self.core.participant.phase is Phase.IDLE)
-    @rule()
-    def cut(self) -> None:
+    @rule(aborted=st.booleans())
+    def cut(self, *, aborted: bool) -> None:
+        if aborted:
+            self._cut()
+            self.abort()
+        self._cut()
+
+    def _cut(self) -> None:
         self.sequence += 1
         self.at_cut = copy.deepcopy(self.model)
         self.core.on_control(Trigger(self.incarnation, self.checkpoint))
@@ -253,6 +265,7 @@ class TimersBesideAModel(RuleBasedStateMachine):
         self.put_into_store(1)
         self.core.delta_applied(self.checkpoint, {})
 
+    @precondition(lambda self: self.messages > 30)
     @rule()
     def recover(self) -> None:
         if self.core.participant.phase is Phase.APPLYING:
@@ -280,8 +293,8 @@ class TimersBesideAModel(RuleBasedStateMachine):
 
 TestTimersBesideAModel = TimersBesideAModel.TestCase
 TestTimersBesideAModel.settings = settings(
-    max_examples=40,
-    stateful_step_count=40,
+    max_examples=50,
+    stateful_step_count=50,
     deadline=None,
     phases=tuple(phase for phase in HypothesisPhase if phase is not HypothesisPhase.explain),  # it traces every line
 )
