@@ -226,7 +226,7 @@ class Calls:
         """State and effects in one step: first all that may fail."""
         dispatcher, target = self._dispatcher, invocation.target
         assert target.copies is not None
-        dispatcher.check_rows(invocation.rows)
+        dispatcher.timers.check(invocation.rows)
         record = target.records.young.get(invocation.id)
         if record is None:
             record = dispatcher.table.load(target.records, invocation.id)
@@ -349,7 +349,6 @@ class Calls:
         try:
             invoke(target, blocked.record, sender, None, value, dispatcher)
         except BaseException as error:  # noqa: BLE001 - as in the runners
-            dispatcher.forget_failed()
             if self._try_again(target, id, error):
                 return
         finally:

@@ -323,7 +323,6 @@ class Dispatcher:
         Raises:
             FunctionRestartError: the policy says so.
         """
-        self.forget_failed()
         policy = target.policy
         if policy.backoff_ms and policy.attempts > 1:
             self.calls.block(target, record, sender_of(sender, sender_type), value, error)
@@ -333,7 +332,6 @@ class Dispatcher:
             try:
                 invoke(target, record, sender, sender_type, value, self)
             except BaseException as again:  # noqa: BLE001 - as in the runners
-                self.forget_failed()
                 forget_earlier(again, first)
                 error = again
             else:
@@ -353,17 +351,6 @@ class Dispatcher:
             msg = f"{address} has failed (attempts: {attempts}), and its policy is to restart: {reason}"
             raise FunctionRestartError(msg) from error
         self.letters.park(address, sender, target.payloads, value, reason, trace, attempts)
-
-    def forget_failed(self) -> None:
-        """The effects of a failed attempt are gone: whoever looked at them looks again."""
-
-    def check_rows(self, rows: list[Row]) -> None:
-        """Check effects that were recorded apart, before they are routed.
-
-        Raises:
-            InvocationError: they do not fit what has happened since.
-        """
-        self.timers.check(rows)
 
     # ---- messages from outside ------------------------------------------------------------------------------------------
     def accept_blocks(self, blocks: Iterable[list[Any]], parked: Parked | None = None) -> int:

@@ -89,7 +89,6 @@ def invoke(target: FunctionType, record: Any, sender: Any, sender_type: str | No
         if not deleted:
             raise
     if deleted:  # no attempt of its own: the function has not failed
-        dispatcher.forget_failed()
         invoke(target, record, sender, sender_type, value, dispatcher)
         return
     after = function.values_of(record)
@@ -150,7 +149,6 @@ def run(target, batch, dispatcher):
             deleted = learn_deletion(function, record)
 {restore}            del effects[mark:]
             if deleted:
-                dispatcher.forget_failed()
                 attempt(target, record, sender, sender_type, value, dispatcher)
             else:
                 dispatcher.failed(target, record, sender, sender_type, value, error)
