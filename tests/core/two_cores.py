@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import cbor2
@@ -49,7 +50,10 @@ def application() -> App:
 
 
 class TwoCores:
-    def __init__(self) -> None:
+    def __init__(self, app: Callable[[], App] = application, limits: Limits = LIMITS) -> None:
+        self.app = app
+        self.limits = limits
+        self.now_s = 1_700_000_000.0
         self.stores: list[dict[bytes, bytes]] = [{}, {}]
         self.deltas: dict[tuple[int, int], WriteDelta] = {}
         self.sinks: list[list[bytes]] = [[], []]
@@ -79,8 +83,8 @@ class TwoCores:
             core = ShardCore(
                 ShardIdentity(JOB, shard, 2),
                 StartPoint(self.incarnation, self.complete, digest, queues),
-                program_of(application()),
-                LIMITS,
+                program_of(self.app()),
+                self.limits,
                 DictStore(self.stores[shard]),
                 previous[shard] if survivors else None,
             )
@@ -91,8 +95,10 @@ class TwoCores:
     def _apply(self, shard: int, delta: WriteDelta) -> None:
         for block in delta.blocks:
             for key, raw in zip(*block, strict=True):
-                assert raw is not None
-                self.stores[shard][key] = raw
+                if raw is None:
+                    self.stores[shard].pop(key, None)
+                else:
+                    self.stores[shard][key] = raw
 
     @staticmethod
     def digest(delta: WriteDelta) -> bytes:
@@ -167,6 +173,11 @@ class TwoCores:
                 self.publish(shard)
         self.perform(shard)
 
+    def advance(self, seconds: float = 0.0) -> bool:
+        """Let time pass, and do what is due then."""
+        self.now_s += seconds
+        return any([core.advance(self.now_s) for core in self.cores])
+
     def settle(self) -> None:
         """Until nothing moves any more."""
         busy = True
@@ -220,7 +231,8 @@ class TwoCores:
     def counts(self) -> dict[str, dict[str, int]]:
         """The stored states of all addresses."""
         return {
-            parse_state_key(key).id: cbor2.loads(raw)  # type: ignore[union-attr]
+            address.id: cbor2.loads(raw)
             for store in self.stores
             for key, raw in store.items()
+            if (address := parse_state_key(key)) is not None
         }
