@@ -176,7 +176,8 @@ class TwoCores:
     def advance(self, seconds: float = 0.0) -> bool:
         """Let time pass, and do what is due then."""
         self.now_s += seconds
-        return any([core.advance(self.now_s) for core in self.cores])
+        worked = [core.advance(self.now_s) for core in self.cores]
+        return any(worked)
 
     def settle(self) -> None:
         """Until nothing moves any more."""
