@@ -16,6 +16,7 @@ reference that was measured in the same run, because absolute figures move with 
   recovery   SIGKILL a shard under load: time to its first invocation, and to the next complete checkpoint
   calls      the counter beside 1,000 async functions that await: what they cost it, and the checkpoints
   state      state larger than its cache, every id touched again and again: memory per shard, time of a restart
+  map        a map with many entries in one address: an update of one entry, beside one of a single value
   timers     many pending timers: the memory they add, and how late they are while they fire at a rate
 """
 EPILOG: Final = """\
@@ -23,6 +24,7 @@ examples:
   shardfun bench counter --shards 2 --json
   shardfun bench recovery --shards 4 --json
   shardfun bench state --ids 2000000 --json
+  shardfun bench map --entries 1000000 --json
   shardfun bench timers --pending 1000000 --json
 """
 
@@ -37,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("workload", choices=("counter", "recovery", "calls", "state", "timers"), help="what to measure")
+    parser.add_argument("workload", choices=("counter", "recovery", "calls", "state", "map", "timers"), help="what to measure")
     parser.add_argument("--shards", type=_positive, help="shard processes (default: 2, recovery 4)")
     parser.add_argument("--events", type=_positive, default=4_000_000, help="counter: events per run (default: 4000000)")
     parser.add_argument("--repeats", type=_positive, default=5, help="counter: runs with and without checkpoints (default: 5)")
@@ -49,6 +51,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--calls", type=_positive, default=1000, help="calls: functions that await (default: 1000)")
     parser.add_argument("--ids", type=_positive, default=2_000_000, help="state: distinct ids (default: 2000000)")
     parser.add_argument("--rounds", type=_positive, default=3, help="state: how often each id is touched (default: 3)")
+    parser.add_argument("--entries", type=_positive, default=1_000_000, help="map: entries of the map (default: 1000000)")
+    parser.add_argument("--updates", type=_positive, default=500_000, help="map: updates to measure (default: 500000)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(func=run)
 
@@ -83,6 +87,10 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
         from shardfun.bench.state import bench_state
 
         return bench_state(arguments.shards or 2, arguments.ids, arguments.rounds, _progress)
+    if arguments.workload == "map":
+        from shardfun.bench.map import bench_map
+
+        return bench_map(arguments.entries, arguments.updates, _progress)
     if arguments.workload == "timers":
         from shardfun.bench.timers import bench_timers
 

@@ -263,11 +263,9 @@ class Map(Generic[K, V]):
         found: list[Write] = []
         if self._cleared:
             found = [(prefix, suffix, None) for suffix, _ in self._cells.scan(prefix) if suffix not in changes]
-        if expiry is None:
-            return found + [(prefix, suffix, encoded) for suffix, encoded in changes.items()]
-        end_ms = self._now_ms + expiry.ttl_ms
+        end_ms = 0 if expiry is None else self._now_ms + expiry.ttl_ms
         for suffix, encoded in changes.items():
-            found.append((prefix, suffix, None if encoded is None else stamped(encoded, end_ms)))
+            found.append((prefix, suffix, stamped(encoded, end_ms) if end_ms and encoded is not None else encoded))
         return found
 
     def close(self) -> None:
