@@ -18,12 +18,15 @@ from rich.text import Text
 from shardfun.cli.figures import NOTHING, count, counted, size
 from shardfun.cli.places import data_directory_of
 from shardfun.cli.stored import Contents, Overview, StoredCheckpoint, StoredNode, StoredState, Timers
+from shardfun.cli.stored_state import StoredCollection
 from shardfun.errors import ConfigurationError, DefinitionError, StorageError
 from shardfun.model.address import Address, parse_address
 from shardfun.model.letters import DeadLetter
 
 LETTERS_SHOWN: Final = 10
 """Dead letters in the overview, unless ``--limit`` says otherwise."""
+ENTRIES_SHOWN: Final = 100
+"""Entries of each map of an address, unless ``--limit`` says otherwise."""
 PAYLOAD_SHOWN: Final = 400
 PIPE_WIDTH: Final = 1000
 EXIT_NOT_STORED: Final = 1
@@ -59,7 +62,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--dead-letters", action="store_true", help="show all dead letters, with payloads and tracebacks")
     parser.add_argument("--timers", action="store_true", help="show the messages that are to be sent later, the next first")
-    parser.add_argument("--limit", type=_limit, metavar="N", help="show at most N: the newest dead letters, or the next timers")
+    parser.add_argument("--limit", type=_limit, metavar="N", help="show at most N: dead letters, timers, entries of a map")
     parser.set_defaults(func=run)
 
 
@@ -76,7 +79,8 @@ def run(options: argparse.Namespace) -> int:
     node = StoredNode(data_directory_of(options.place))
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, emoji=False, markup=False)
     if address is not None:
-        return _show_state(console, node.state_of(address), as_json=options.json)
+        entries = ENTRIES_SHOWN if options.limit is None else options.limit
+        return _show_state(console, node.state_of(address, entries), as_json=options.json)
     if options.dead_letters:
         with _telling_progress() as on_shard:
             contents = node.contents(options.limit, on_shard=on_shard)
@@ -112,13 +116,29 @@ def _telling_progress() -> Iterator[Callable[[int], None]]:
 def _show_state(console: Console, found: StoredState, *, as_json: bool) -> int:
     if as_json:
         _print_json(found)
-    elif found.state is None:
+    elif not found.exists:
         console.print(f"{found.address}: nothing is stored, as of checkpoint {found.checkpoint}", soft_wrap=True)
     else:
         where = f"(checkpoint {found.checkpoint}, shard {found.shard}, slot {found.slot})"
         console.print(f"{found.address}  {where}", soft_wrap=True)
-        console.print(msgspec.json.format(msgspec.json.encode(found.state)).decode(), soft_wrap=True)
-    return EXIT_NOT_STORED if found.state is None else 0
+        if found.state is not None:
+            console.print(msgspec.json.format(msgspec.json.encode(found.state)).decode(), soft_wrap=True)
+        for name, seconds in found.expires.items():
+            console.print(f"{name or 'the instance'} expires {_time(seconds)}", soft_wrap=True)
+        for collection in found.collections:
+            _show_collection(console, collection)
+    return 0 if found.exists else EXIT_NOT_STORED
+
+
+def _show_collection(console: Console, found: StoredCollection) -> None:
+    words = {"map": ("entry", "entries"), "buffer": ("element", "elements"), "registry": ("name", "names")}
+    console.print()
+    console.print(Text(f"{found.name}: {found.kind} of {counted(found.count, *words[found.kind])}", "bold"), soft_wrap=True)
+    for item in found.items:
+        expires = "" if item.expires is None else f"  expires {_time(item.expires)}"
+        console.print(f"  {_json(item.key)}: {_json(item.value)}{expires}", soft_wrap=True)
+    if found.count > len(found.items):
+        console.print(f"  ... and {count(found.count - len(found.items))} more; --limit shows them", soft_wrap=True)
 
 
 # ---- dead letters --------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from shardfun.cli.store_view import is_locked, open_store_view
+from shardfun.cli.stored_state import StoredCollection, collections_of, deadlines_of, fields_of
 from shardfun.core.function import DEAD_LETTER_KIND, STATE_KIND, state_key
 from shardfun.core.timer_index import TIMER_PREFIX
 from shardfun.core.timers import StoredTimer
@@ -115,13 +116,26 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoredState(msgspec.Struct, frozen=True, kw_only=True):
-    """One address; ``state`` is ``None`` if nothing is stored for it."""
+    """One address.
+
+    Args:
+        state: its fields; ``None`` if all are at their defaults.
+        expires: when fields expire, by name, in unix seconds; ``""`` is the instance.
+        collections: maps, buffers, registries that are not empty.
+    """
 
     address: str
     checkpoint: str
     shard: int
     slot: int
     state: dict[str, Any] | None
+    expires: dict[str, float] = {}
+    collections: list[StoredCollection] = []
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything is stored for the address."""
+        return self.state is not None or bool(self.collections)
 
 
 class StoredNode:
@@ -293,8 +307,11 @@ class StoredNode:
         unknown = [str(name) for name in names if name.encode() not in there]
         return LettersAnswer(checkpoint=_name(newest), total=total, letters=letters, unknown=unknown)
 
-    def state_of(self, address: Address) -> StoredState:
+    def state_of(self, address: Address, entries: int) -> StoredState:
         """The stored state of one address.
+
+        Args:
+            entries: of each map, buffer or registry, at most.
 
         Raises:
             DirectoryInUseError: a node runs there.
@@ -305,8 +322,20 @@ class StoredNode:
         shard = owner_of(address.id, self._identity.shards)
         with self._store(shard, newest) as store:
             value = store.get(state_key(*address))
-        state = None if value is None else plain(decoded(value, f"the state of {address}"))
-        return StoredState(address=str(address), checkpoint=_name(newest), shard=shard, slot=slot_of(address.id), state=state)
+            try:
+                collections = collections_of(store, address, entries)
+            except ValueError as error:
+                raise CorruptionError(f"the state of {address} is damaged: {error!r:.200}") from error
+        record = None if value is None else decoded(value, f"the state of {address}")
+        return StoredState(
+            address=str(address),
+            checkpoint=_name(newest),
+            shard=shard,
+            slot=slot_of(address.id),
+            state=None if record is None else plain(fields_of(record)),
+            expires={} if record is None else deadlines_of(record),
+            collections=collections,
+        )
 
     @contextmanager
     def _store(self, shard: int, newest: Manifest | None) -> Iterator[LevelDBStore]:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import cbor2
 import pytest
 from cli_samples import DataDirectoryWriter, cart, letter, timer
 
 from shardfun.cli.main import main
 from shardfun.cli.stored import plain
+from shardfun.core.cell_keys import BUFFER_KIND, MAP_KIND, REGISTERED_KIND, cells_prefix, number_suffix, stamped
+from shardfun.core.function import state_key
+from shardfun.model.address import Address
 from shardfun.model.delta import checkpoint_name
+from shardfun.model.keyspace import slot_of
+from shardfun.model.ordered_keys import key_type
 
 HOLD = """
 import sys
@@ -115,6 +123,48 @@ def test_state_is_that_of_the_newest_checkpoint_also_where_it_is_not_applied(
     assert (found["state"], found["checkpoint"]) == (state, "1.3")
     text = _inspect(capsys, data, f"shop/cart:{id}")
     assert json.loads(text.partition("\n")[2]) == state
+
+
+def test_maps_buffers_and_registered_states_of_an_address(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slot, address = slot_of("c1").to_bytes(2, "big"), Address("shop/cart", "c1")
+    keys = key_type(tuple[str, dt.date], "key")
+    prices = cells_prefix(slot, MAP_KIND, address, "prices")
+    expiring = cbor2.CBORTag(21318, [1_700_000_000_000, 2.5])
+    records: dict[bytes, Any] = {
+        state_key(*address): {"items": 5, "~v": 2, "~": {"b": {"recent": [1, 3]}, "x": {"items": 1_700_000_000_000}, "i": 1}},
+        prices + keys.encode(("a", dt.date(2024, 2, 29))): 1.5,
+        prices + keys.encode(("b", dt.date(2024, 2, 29))): expiring,
+        cells_prefix(slot, MAP_KIND, address, "extra.m") + key_type(str, "key").encode("x"): b"\xff",
+        cells_prefix(slot, BUFFER_KIND, address, "recent") + number_suffix(1): "first",
+        cells_prefix(slot, BUFFER_KIND, address, "recent") + number_suffix(2): "second",
+        cells_prefix(slot, REGISTERED_KIND, address, "extra") + b"m": {"kind": "map", "type": "str, bytes"},
+        cells_prefix(slot, REGISTERED_KIND, address, "extra") + b"n": {"kind": "value", "type": "int", "value": 7},
+        cells_prefix(slot_of("c10").to_bytes(2, "big"), MAP_KIND, Address("shop/cart", "c10"), "prices") + b"\x05": 1,
+    }
+    assert stamped(cbor2.dumps(2.5), 1_700_000_000_000) == cbor2.dumps(expiring)
+    writer = DataDirectoryWriter(tmp_path / "cells")
+    writer.checkpoint(records)
+    writer.close()
+    found = json.loads(_inspect(capsys, tmp_path / "cells", "shop/cart:c1", "--json"))
+    assert found["state"] == {"items": 5}, "what the runtime keeps there itself is not shown"
+    assert found["expires"] == {"items": 1_700_000_000.0, "": 0.001}
+    shown = {each["name"]: each for each in found["collections"]}
+    assert {name: (each["kind"], each["count"]) for name, each in shown.items()} == {
+        "extra.m": ("map", 1), "prices": ("map", 2), "recent": ("buffer", 2), "extra": ("registry", 2),
+    }  # fmt: skip
+    assert shown["prices"]["items"] == [
+        {"key": ["a", "2024-02-29"], "value": 1.5, "expires": None},
+        {"key": ["b", "2024-02-29"], "value": 2.5, "expires": 1_700_000_000.0},
+    ]
+    assert [item["value"] for item in shown["recent"]["items"]] == ["first", "second"]
+    assert shown["extra"]["items"][1] == {"key": "n", "value": {"kind": "value", "type": "int", "value": 7}, "expires": None}
+    text = _inspect(capsys, tmp_path / "cells", "shop/cart:c1", "--limit", "1")
+    assert "prices: map of 2 entries" in text
+    assert '["a","2024-02-29"]: 1.5' in text
+    assert "... and 1 more" in text
+    assert "prices: map of 1 entry" in _inspect(capsys, tmp_path / "cells", "shop/cart:c10"), "an address without a record"
 
 
 def test_what_is_not_stored_is_exit_code_1(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
