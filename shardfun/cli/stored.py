@@ -7,7 +7,6 @@ the sizes of files. Stored values are CBOR maps with the names of fields, so no 
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +15,8 @@ from typing import Any, Final
 import msgspec
 
 from shardfun.cli.store_view import is_locked, open_store_view
-from shardfun.cli.stored_state import StoredCollection, collections_of, deadlines_of, fields_of
-from shardfun.core.function import DEAD_LETTER_KIND, STATE_KIND, state_key
+from shardfun.cli.stored_state import AddressCounter, StoredCollection, collections_of, deadlines_of, fields_of
+from shardfun.core.function import DEAD_LETTER_KIND, state_key
 from shardfun.core.timer_index import TIMER_PREFIX
 from shardfun.core.timers import StoredTimer
 from shardfun.errors import ConfigurationError, CorruptionError, DirectoryInUseError, StorageError
@@ -230,7 +229,7 @@ class StoredNode:
             CorruptionError: a start of the node would be refused.
             StorageError: something cannot be read.
         """
-        addresses: Counter[str] = Counter()
+        addresses = AddressCounter()
         parked: list[tuple[bytes, bytes]] = []
         dead = timers = 0
         newest = self._newest_unused()
@@ -241,17 +240,17 @@ class StoredNode:
                     kind = key[_KIND]
                     if key.startswith(TIMER_PREFIX):
                         timers += 1
-                    elif kind == STATE_KIND:
-                        addresses[key[3:].partition(b"\0")[0].decode(errors="replace")] += 1
                     elif kind == DEAD_LETTER_KIND:
                         dead += 1
                         parked.append((key[3:], value))  # after slot and kind: checkpoint and number, which tell the order
                         if letters is not None and len(parked) >= 2 * letters + 1000:
                             parked = heapq.nlargest(letters, parked)
+                    else:
+                        addresses.add(key)
         wanted = sorted(parked, reverse=True)[:letters]
         return Contents(
             checkpoint=_name(newest),
-            addresses=dict(sorted(addresses.items())),
+            addresses=dict(sorted(addresses.counts.items())),
             timers=timers,
             dead_letters=dead,
             letters=[letter_of(_SLOT_AND_KIND + name, value) for name, value in wanted],

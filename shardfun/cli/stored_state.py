@@ -5,6 +5,7 @@ An entry that has expired is shown as long as it is stored: a stopped node has n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import date
 from typing import Any, Final, Protocol
@@ -20,6 +21,7 @@ from shardfun.core.cell_keys import (
     cells_of_address,
     deadline_of,
     parse_cell_key,
+    stored_address,
     value_in,
 )
 from shardfun.core.function import HIDDEN
@@ -54,6 +56,31 @@ class StoredCollection(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     count: int
     items: list[StoredItem]
+
+
+class AddressCounter:
+    """Counts the addresses that have something stored, by typename. Keys come in order, so those of one slot come together."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._slot = b""
+        self._seen: set[Address] = set()
+        self._last = b"\xff\xff\xff"
+
+    def add(self, key: bytes) -> None:
+        """Look at a key, of whatever kind."""
+        if key.startswith(self._last):
+            return  # another part of the same collection
+        if key[:2] != self._slot:
+            self._slot = key[:2]
+            self._seen.clear()
+        cell = parse_cell_key(key)
+        if cell is not None:
+            self._last = cell.prefix
+        address = stored_address(key) if cell is None else cell.address
+        if address is not None and address not in self._seen:
+            self._seen.add(address)
+            self.counts[address.typename] += 1
 
 
 class Scanned(Protocol):

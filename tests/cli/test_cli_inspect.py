@@ -164,6 +164,8 @@ def test_maps_buffers_and_registered_states_of_an_address(
     assert "prices: map of 2 entries" in text
     assert '["a","2024-02-29"]: 1.5' in text
     assert "... and 1 more" in text
+    overview = json.loads(_inspect(capsys, tmp_path / "cells", "--json"))
+    assert overview["contents"]["addresses"] == {"shop/cart": 2}, "each address once, also one without a record"
     assert "prices: map of 1 entry" in _inspect(capsys, tmp_path / "cells", "shop/cart:c10"), "an address without a record"
 
 
