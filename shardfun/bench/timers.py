@@ -16,7 +16,7 @@ import trio
 
 from shardfun.bench.apps import Plan
 from shardfun.bench.counter import Progress
-from shardfun.bench.measure import machine, resident
+from shardfun.bench.measure import cpu_seconds, machine, resident
 from shardfun.bench.node import measured_node, temporary_folder
 from shardfun.supervisor import Supervisor
 
@@ -68,6 +68,8 @@ async def _measure(folder: Path, shards: int, pending: int, rate: int, progress:
     started = time.time()
     plan = Plan(started + LEAD_S + pending / MADE_PER_S, span_s, -(-pending // IDS))
     async with measured_node(_settings(shards, pending, msgspec.json.encode(plan).decode()), folder) as node:
+        pids = [shard.pid for shard in node.status().shards]
+        cpu = [sum(map(cpu_seconds, pids))]
         await _made(node, pending)
         made_s = time.time() - SETTLE_S - started
         idle = _memory(node)
@@ -75,13 +77,18 @@ async def _measure(folder: Path, shards: int, pending: int, rate: int, progress:
         begin = max(plan.begin, time.time())
         end = min(begin + MEASURED_S, plan.begin + span_s)
         peak = idle[0]
-        while time.time() < end + SETTLE_S:
+        cpu.append(sum(map(cpu_seconds, pids)))
+        while time.time() < end:
             peak = max(peak, _memory(node)[0])
             await trio.sleep(SAMPLE_S)
+        cpu.append(sum(map(cpu_seconds, pids)))
+        await trio.sleep(SETTLE_S)  # for the last results to be published
         status = node.status()
     late = sorted(late for due, late in _lateness(folder) if begin + 1 <= due < end)
     return {
         "made_per_s": round(pending / made_s),
+        "cpu_us_per_timer_made": round((cpu[1] - cpu[0]) / pending * 1e6, 1),
+        "cpu_us_per_timer_fired_and_made_again": round((cpu[2] - cpu[1]) / max(1, (end - begin) * rate) * 1e6, 1),
         "pending_at_the_end": sum(shard.timers for shard in status.shards),
         "fired_per_s": round(len(late) / (end - begin - 1)),
         "measured": len(late),

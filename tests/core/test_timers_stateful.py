@@ -265,6 +265,15 @@ class TimersBesideAModel(RuleBasedStateMachine):
         self.put_into_store(1)
         self.core.delta_applied(self.checkpoint, {})
 
+    @precondition(lambda self: self.core.participant.phase is Phase.IDLE)
+    @rule(id=ids, delays=st.lists(delays, max_size=20))
+    def make_many_in_the_middle_of_a_checkpoint(self, id: str, delays: list[int]) -> None:
+        self._cut()
+        self.encode(1000)
+        self.complete_and_apply_a_part(0.5)
+        self.run(id, [([("create", delay, "", False) for delay in delays], False)])
+        self.applied()
+
     @precondition(lambda self: self.messages > 30)
     @rule()
     def recover(self) -> None:

@@ -24,7 +24,7 @@ from shardfun.model.frames import Barrier, Data, decode_frame
 from shardfun.model.keyspace import owner_of
 from shardfun.shard import loop as loop_module
 from shardfun.shard.doors import Egress, Ingress
-from shardfun.shard.loop import FRAMES_PER_TURN, SLICE_S, HotLoop
+from shardfun.shard.loop import CLOCK_CHECK_S, FRAMES_PER_TURN, SLICE_S, TICK_S, HotLoop, _wait_s
 from shardfun.shard.program import Application
 from shardfun.state.memory import MemoryStore
 
@@ -240,3 +240,13 @@ def test_the_backlog_limit_stops_the_node(clock: Clock, epoll: select.epoll) -> 
     world.put(11)
     with pytest.raises(BacklogLimitError):
         world.loop.iterate()
+
+
+@pytest.mark.parametrize(
+    ("due_s", "now_s", "wait_s"),
+    [(100.0, 100.0, 0.0), (99.0, 100.0, 0.0), (100.001, 100.0, TICK_S), (100.004, 100.0, TICK_S), (9999.0, 100.0, CLOCK_CHECK_S)],
+)
+def test_the_loop_sleeps_until_the_tick_after_what_is_due_and_looks_at_the_wall_clock_now_and_then(
+    due_s: float, now_s: float, wait_s: float
+) -> None:
+    assert _wait_s(due_s, now_s) == pytest.approx(wait_s)
