@@ -10,6 +10,7 @@ A little long: the order of a process's life is read best in one place.
 from __future__ import annotations
 
 import gc
+import random
 import select
 import sys
 import time
@@ -306,7 +307,10 @@ class ShardProcess:
         program = self._application.program(self._sinks)
         previous, self._core = self._core, None
         crumb = self._breadcrumb(message)
-        core = ShardCore(self._place.identity, start, program, self._limits, self._storage.stored, previous, breadcrumb=crumb)
+        chance = random.Random()  # noqa: S311 - for functions; seeded by the operating system, anew in each incarnation
+        core = ShardCore(
+            self._place.identity, start, program, self._limits, self._storage.stored, previous, chance=chance, breadcrumb=crumb
+        )
         if previous is not None:
             previous.retire()
         self._core = core
