@@ -177,6 +177,7 @@ def _limits(chance: random.Random, window: int) -> Limits:
         timers_near=chance.choice((1, 3, 20, 10_000)),
         timers_load=chance.choice((1, 3, 500)),
         timers_fire=chance.choice((1, 5, 200)),
+        expiry_keys=chance.choice((5, 200)),
         timers_at_end=chance.choice(("keep", "wait", "fire")),
     )
 

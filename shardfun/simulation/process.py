@@ -269,6 +269,7 @@ class ShardProcess:
 
     def _advance(self, core: ShardCore) -> bool:
         worked = core.advance(self._around.trace.now)
+        worked |= core.expire()
         if worked:
             self.note("on time", f"{core.dispatcher.waiting} messages wait")
         return core.expire() or worked

@@ -15,9 +15,11 @@ from typing import Any
 import cbor2
 import msgspec
 
+from shardfun.core.cell_keys import REGISTERED_KIND, parse_cell_key, value_in
 from shardfun.core.operations import OPERATIONS
 from shardfun.core.timer_index import TIMER_PREFIX
 from shardfun.core.timers import StoredTimer
+from shardfun.model.address import Address
 from shardfun.model.doors import IngressBatch
 from shardfun.model.operations import OperationResult
 from shardfun.sdk.app import App
@@ -25,9 +27,10 @@ from shardfun.simulation.calls import Turn
 from shardfun.simulation.options import Options
 from shardfun.simulation.view import CheckpointView, Waiting
 from shardfun.simulation.violation import wrong
-from shardfun.simulation.workloads.trees_app import all_nodes, declare_trees
-from shardfun.simulation.workloads.trees_draw import draw_steps
-from shardfun.simulation.workloads.trees_nodes import Answer, Node, Parcel, Question, Step
+from shardfun.simulation.workloads.trees_app import FADING, MORTAL, RICH, all_nodes, declare_trees
+from shardfun.simulation.workloads.trees_collections import NOTARY, Estate, hoard_amounts
+from shardfun.simulation.workloads.trees_draw import draw_steps, draw_types
+from shardfun.simulation.workloads.trees_nodes import Answer, Node, Parcel, Question, Step, Visit
 from shardfun.simulation.workloads.trees_values import EGRESS, Emit, Surroundings, amounts_of, place_of
 from shardfun.simulation.workloads.workload import MAIN, Ball, Workload, same, share
 
@@ -41,15 +44,23 @@ Sum = Counter[tuple[str, str]]
 class _Found:
     """What a checkpoint adds up to.
 
-    ``arrived``: by tag, optional nodes that have come or will; ``pending``: nodes whose timers have not fired.
+    ``emitted``: records of invocations that are in the state. ``arrived``: by tag, optional nodes that have come or will; ``pending``: nodes whose timers have not fired.
     """
 
-    __slots__ = ("amounts", "arrived", "pending")
+    __slots__ = ("amounts", "arrived", "emitted", "pending")
 
     def __init__(self) -> None:
         self.amounts = Sum()
+        self.emitted = 0
         self.arrived = Counter[int]()
         self.pending: set[int] = set()
+
+    def add_estate(self, place: str, amounts: Iterable[tuple[str, int]]) -> None:
+        """What an instance had when it was deleted."""
+        for what, n in amounts:
+            self.amounts[place, what] += n
+            if what == "emitted":
+                self.emitted += n
 
 
 class Trees(Workload):
@@ -62,8 +73,9 @@ class Trees(Workload):
         self._waits_for_timers = options.ping_pong or options.limits.timers_at_end != "keep"
         super().__init__(options)
         chance = random.Random(options.seed)
+        types = draw_types(chance)
         self._steps = [
-            draw_steps(chance, partition, share(options.records, partition, options.shards))
+            draw_steps(chance, types, partition, share(options.records, partition, options.shards))
             for partition in range(options.shards)
         ]
         self._nodes = all_nodes(step for steps in self._steps for step in steps)
@@ -93,7 +105,7 @@ class Trees(Workload):
         unknown = sum(fields.get("outcomes", {}).get("unknown", 0) for fields in view.states.values())
         if unknown and view.checkpoint >> 32 == 1:
             wrong(f"{unknown} operations have ended as unknown, without any recovery")
-        same("emitted", view.emitted[EGRESS], sum(fields.get("emitted", 0) for fields in view.states.values()))
+        same("emitted", view.emitted[EGRESS], found.emitted)
 
     def _found(self, view: CheckpointView) -> _Found:
         """Everything that the checkpoint adds up to."""
@@ -102,22 +114,53 @@ class Trees(Workload):
             place = place_of(*address)
             for what, n in amounts_of(fields).items():
                 found.amounts[place, what] += n
-            found.arrived.update(fields.get("fired", ()))
+            if address.typename == NOTARY:
+                self._add_books(found, fields)
+            found.emitted += fields.get("emitted", 0)
+            found.arrived.update(fields.get("alarms", {}).get("fired", ()))
         for item in view.waiting:
             self._add_message(found, item)
         for letter in view.letters:
             self._add_letter(found, letter)
         for cells in view.cells:
             self._add_cells(found, cells)
+        self._add_collections(found, view)
         return found
+
+    @staticmethod
+    def _add_books(found: _Found, fields: dict[str, Any]) -> None:
+        for place, amounts in fields.get("estates", {}).items():
+            found.add_estate(place, amounts.items())
+        for place, n in fields.get("visited", {}).items():
+            found.amounts[place, "nodes"] += n
+
+    @staticmethod
+    def _add_collections(found: _Found, view: CheckpointView) -> None:
+        """What maps, buffers and registries hold, which single values of the same address have to agree with."""
+        parts = stored_collections(view)
+        for address, fields in view.states.items():
+            place, held = place_of(*address), parts.pop(address, {})
+            if address.typename not in {RICH, MORTAL}:
+                continue
+            prices, recent = held.get("prices", []), [item["n"] for item in held.get("recent", [])]
+            sums = (sum(prices), sum(recent))
+            same(f"sums of map and buffer of {place}", sums, (fields.get("price_sum", 0), fields.get("recent_sum", 0)))
+            for what, n in hoard_amounts(fields, prices, recent).items():
+                found.amounts[place, what] += n
+            found.amounts[place, "notes"] += sum(map(sum, held.get("notes", ()))) + fields.get("noted_away", 0)
+            found.amounts[place, "extra"] += sum(held.get("extra", ()))
+        strays = [address for address in parts if address.typename != FADING]
+        if strays:
+            wrong(f"parts of collections are stored for addresses without a record: {strays[:3]}")
 
     def _optional(self, view: CheckpointView, found: _Found) -> Sum:
         """What nodes add that were sent with a token, if they have arrived or still can. Each does, unless it was cancelled."""
         expected = Sum()
         known = Counter[int]()
         for fields in view.states.values():
-            cancelled = {*fields.get("cancelled", ())}
-            for token, tags in fields.get("armed", {}).items():
+            alarms = fields.get("alarms", {})
+            cancelled = {*alarms.get("cancelled", ())}
+            for token, tags in alarms.get("armed", {}).items():
                 pending = [tag for tag in tags if tag in found.pending]
                 if len(pending) > 1:
                     wrong(f"token {token!r} has {len(pending)} pending timers: for the nodes {pending}")
@@ -156,6 +199,10 @@ class Trees(Workload):
                 found.amounts[origin, "answers"] += 1
             case Answer():
                 found.amounts[place_of(*item.target), "answers"] += 1
+            case Visit(place):
+                found.amounts[place, "nodes"] += 1
+            case Estate(place, amounts):
+                found.add_estate(place, amounts)
             case OperationResult():
                 found.amounts[place_of(*item.target), "operations"] += 1
             case Ball():
@@ -209,13 +256,28 @@ class Trees(Workload):
 
     def check_end(self, view: CheckpointView, published: list[Any]) -> None:
         """See ``Workload``."""
-        places = Counter(place for place, _ in published)
-        emitted = {place_of(*address): fields["emitted"] for address, fields in view.states.items() if fields.get("emitted")}
-        same("published records by place", dict(places), emitted)
+        same("published records", len(published), self._found(view).emitted)
         for (place, tag), count in Counter(map(tuple, published)).items():
             node = self._nodes[tag]
             if place != node.place or count > sum(type(command) is Emit for command in node.commands):
                 wrong(f"node {tag} has published {count} records at {place}")
+
+
+def stored_collections(view: CheckpointView) -> dict[Address, dict[str, list[Any]]]:
+    """By address and name, the values in maps and buffers; what is registered counts for its registry."""
+    found: dict[Address, dict[str, list[Any]]] = {}
+    for cells in view.cells:
+        for key, raw in cells.items():
+            parsed = parse_cell_key(key)
+            if parsed is None:
+                continue
+            value = cbor2.loads(value_in(raw))
+            if parsed.kind == REGISTERED_KIND:
+                if "value" not in value:
+                    continue
+                value = value["value"]
+            found.setdefault(parsed.address, {}).setdefault(parsed.name.partition(".")[0], []).append(value)
+    return found
 
 
 def _sum(amounts: Iterable[tuple[tuple[str, str], int]]) -> Sum:

@@ -5,6 +5,7 @@ It knows nothing of the simulator: real nodes run it, too.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable
 from typing import Any, assert_never
 
@@ -14,29 +15,46 @@ from shardfun.model.operations import OperationResult
 from shardfun.sdk.app import App, Message
 from shardfun.sdk.context import Context
 from shardfun.sdk.policies import dead_letter, restart, retry
-from shardfun.simulation.workloads.trees_nodes import Answer, Node, Parcel, Question, Step
+from shardfun.simulation.workloads.trees_collections import (
+    LIFE_MS,
+    NOTARY,
+    Books,
+    Estate,
+    Fading,
+    Mortal,
+    Passing,
+    Rich,
+    take_estate,
+    take_visit,
+)
+from shardfun.simulation.workloads.trees_nodes import Answer, Node, Parcel, Question, Step, Visit
 from shardfun.simulation.workloads.trees_values import Base, Job, Pause, Plain, Stage, Surroundings, take_result
 
 FAST = "trees/fast"
 PLAIN = "trees/plain"
 FRAIL = "trees/frail"
-STUBBORN = "trees/stubborn"
 PATIENT = "trees/patient"
 BRITTLE = "trees/brittle"
+LEAF = "leaves/oak"
+RICH = "trees/rich"
+FADING = "trees/fading"
+MORTAL = "trees/mortal"
+PASSING = "trees/passing"
 SLOW = "trees/slow"
 HURRIED = "trees/hurried"
 THREAD = "trees/thread"
-LEAVES = ("leaves/oak", "leaves/elm")
 
 POLICIES = {
     PLAIN: None,
     FRAIL: dead_letter(),
-    STUBBORN: retry(attempts=3),
     PATIENT: retry(attempts=3, backoff=0.02, backoff_max=0.03),
     BRITTLE: restart(),
     "leaves/*": None,
 }
 """Of the types with single values that run at once."""
+
+UNCOUNTED = frozenset((FAST, MORTAL, PASSING))
+"""Types that number no messages."""
 
 SLOW_POLICY = retry(attempts=4, backoff=0.01)
 TIMEOUT_S = 2.0
@@ -59,12 +77,43 @@ def declare_trees(app: App, around: Surroundings, ingress: str) -> None:
     def fast(ctx: Context[Base], message: Step | Question | Answer) -> None:
         perform(Stage(ctx, around), message)
 
+    _declare_collections(app, around)
     _declare_calls(app, around)
 
     @app.router(ingress)
     def route(record: Any) -> Iterable[Message]:
         step = record if type(record) is Step else msgspec.convert(record, Step)
         yield Message(step.node.typename, step.node.id, step)
+
+
+def _declare_collections(app: App, around: Surroundings) -> None:
+    @app.function(RICH, on_failure=retry(attempts=2))
+    def rich(ctx: Context[Rich], message: AnyMessage) -> None:
+        perform(Stage(ctx, around), message)
+
+    @app.function(FADING)
+    def fading(ctx: Context[Fading], message: AnyMessage) -> None:
+        perform(Stage(ctx, around), message)
+
+    @app.function(MORTAL)
+    def mortal(ctx: Context[Mortal], message: Step | Question | Answer) -> None:
+        perform(Stage(ctx, around), message)
+
+    @app.function(PASSING, expire_idle=dt.timedelta(milliseconds=LIFE_MS))
+    def passing(ctx: Context[Passing], message: Step) -> None:
+        stage = Stage(ctx, around, message.node.tag)
+        ctx.state.count += 1
+        ctx.send(NOTARY, ctx.self.id, Visit(stage.place, stage.now_ms, ctx.state.count))
+        for command in message.node.commands:
+            command.perform(stage)
+
+    @app.function(NOTARY)
+    def notary(ctx: Context[Books], message: Estate | Visit) -> None:
+        stage = Stage(ctx, around)
+        if isinstance(message, Visit):
+            take_visit(stage, message.place, message.at_ms, message.count)
+        else:
+            take_estate(stage, message)
 
 
 def _declare_calls(app: App, around: Surroundings) -> None:
@@ -141,8 +190,8 @@ def begin(stage: Stage, step: Step) -> None:
     if stage.around.punctual and stage.now_ms < step.due_ms:
         stage.expect("message before its time", stage.now_ms, f"{step.due_ms} or later")
     if step.armed:
-        stage.expect("fired before", step.node.tag in stage.state.fired, expected=False)
-        stage.state.fired.append(step.node.tag)
+        stage.expect("fired before", step.node.tag in stage.state.alarms.fired, expected=False)
+        stage.state.alarms.fired.append(step.node.tag)
 
 
 def all_nodes(steps: Iterable[Step]) -> dict[int, Node]:

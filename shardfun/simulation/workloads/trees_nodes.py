@@ -13,6 +13,7 @@ from itertools import chain
 import msgspec
 
 from shardfun.errors import TokenPendingError
+from shardfun.simulation.workloads.trees_collections import Append, Delete, Drain, Fade, Look, Note, Put, Register, Take
 from shardfun.simulation.workloads.trees_values import (
     Cancel,
     Command,
@@ -68,16 +69,16 @@ class Arm(Command, frozen=True):
 
     def perform(self, stage: Stage) -> None:
         """See the class."""
-        state, tag = stage.state, self.node.tag
+        alarms, tag = stage.state.alarms, self.node.tag
         try:
             _send_later(stage, self.node, self.delay_ms, self.token, replace=self.replace)
         except TokenPendingError:
             stage.expect("refused although it replaces", self.replace, expected=False)
-            state.refused.append(tag)
+            alarms.refused.append(tag)
             return
-        earlier = state.armed.setdefault(self.token, [])
+        earlier = alarms.armed.setdefault(self.token, [])
         if self.replace:
-            state.cancelled += earlier
+            alarms.cancelled += earlier
         earlier.append(tag)
 
     def amounts(self) -> Iterator[tuple[str, int]]:
@@ -107,13 +108,18 @@ class Ask(Command, frozen=True):
         yield "answers", 1
 
 
+ForValues = Increment | Stamp | Mutate | Emit | Operate | Pause | Cancel | Fail
+ForCollections = Put | Take | Note | Look | Append | Drain | Register | Fade | Delete
+AnyCommand = ForValues | ForCollections | Send | Later | Arm | Ask
+
+
 class Node(msgspec.Struct, frozen=True):
     """Commands for an address. ``tag`` is unique in a run."""
 
     tag: int
     typename: str
     id: str
-    commands: tuple[Increment | Stamp | Mutate | Send | Later | Arm | Cancel | Ask | Emit | Operate | Pause | Fail, ...]
+    commands: tuple[AnyCommand, ...]
 
     @property
     def place(self) -> str:
@@ -187,6 +193,14 @@ class Question(msgspec.Struct, frozen=True):
 
     origin: str
     number: int
+
+
+class Visit(msgspec.Struct, frozen=True):
+    """A node was performed at ``place``, which lives as long as messages come: the ``count``-th in this life, at ``at_ms``."""
+
+    place: str
+    at_ms: int
+    count: int
 
 
 class Answer(msgspec.Struct, frozen=True):

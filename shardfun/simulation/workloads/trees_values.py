@@ -42,10 +42,7 @@ class Ledger(msgspec.Struct):
 
 
 class Base(State):
-    """What every address has.
-
-    ``sent``, ``received``: the last number by place. ``drained``: what went out of ``log`` again.
-    """
+    """What every address has. All of it immutable."""
 
     nodes: Value[int] = value(0)
     total: Value[int] = value(0)
@@ -55,11 +52,27 @@ class Base(State):
     emitted: Value[int] = value(0)
 
 
+class Alarms(msgspec.Struct):
+    """What became of nodes that were sent later with a token.
+
+    Args:
+        armed: their tags by token.
+        refused: tags of those that were not sent, since the token was pending.
+        cancelled: tags, perhaps cancelled too late.
+        fired: tags of those that have come here.
+    """
+
+    armed: dict[str, list[int]] = {}
+    refused: list[int] = []
+    cancelled: list[int] = []
+    fired: list[int] = []
+
+
 class Plain(Base):
     """Single values, some of them mutable.
 
-    ``outcomes``: of operations, how often each status came. ``armed``: by token, the tags of the nodes that were sent later with
-    it; ``refused``: not sent, since the token was pending; ``cancelled``: perhaps too late; ``fired``: those that have come here.
+    ``drained``: what went out of ``log`` again. ``sent``, ``received``: the last number by place. ``outcomes``: of operations,
+    how often each status came.
     """
 
     log: Value[list[int]] = value(default_factory=list)
@@ -67,10 +80,7 @@ class Plain(Base):
     book: Value[dict[str, int]] = value(default_factory=dict)
     ledger: Value[Ledger] = value(default_factory=Ledger)
     outcomes: Value[dict[str, int]] = value(default_factory=dict)
-    armed: Value[dict[str, list[int]]] = value(default_factory=dict)
-    refused: Value[list[int]] = value(default_factory=list)
-    cancelled: Value[list[int]] = value(default_factory=list)
-    fired: Value[list[int]] = value(default_factory=list)
+    alarms: Value[Alarms] = value(default_factory=Alarms)
     cancels: Value[int] = value(0)
     sent: Value[dict[str, int]] = value(default_factory=dict)
     received: Value[dict[str, int]] = value(default_factory=dict)
@@ -321,7 +331,8 @@ class Cancel(Command, frozen=True):
         """See the class."""
         stage.ctx.cancel(self.token)
         stage.state.cancels += 1
-        stage.state.cancelled += stage.state.armed.get(self.token, ())
+        alarms = stage.state.alarms
+        alarms.cancelled += alarms.armed.get(self.token, ())
 
     def amounts(self) -> Iterator[tuple[str, int]]:
         """See ``Command``."""
@@ -360,10 +371,11 @@ def amounts_of(fields: dict[str, Any]) -> dict[str, int]:
     Args:
         fields: as stored; what is missing is at its default.
     """
-    found = {name: fields.get(name, 0) for name in ("nodes", "total", "stamps", "answers", "emitted", "cancels")}
+    found = {name: fields.get(name, 0) for name in ("nodes", "total", "stamps", "answers", "emitted", "cancels", "fades")}
     found["log"] = sum(fields.get("log", ())) + fields.get("drained", 0)
     found["ledger"] = fields.get("ledger", {}).get("sum", 0)
-    found["arms"] = sum(map(len, fields.get("armed", {}).values())) + len(fields.get("refused", ()))
+    alarms = fields.get("alarms", {})
+    found["arms"] = sum(map(len, alarms.get("armed", {}).values())) + len(alarms.get("refused", ()))
     found["operations"] = sum(fields.get("outcomes", {}).values())
     found |= {f"book {key}": n for key, n in fields.get("book", {}).items()}
     return {name: n for name, n in found.items() if n}
