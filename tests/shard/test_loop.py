@@ -244,7 +244,7 @@ def test_the_backlog_limit_stops_the_node(clock: Clock, epoll: select.epoll) -> 
 
 @pytest.mark.parametrize(
     ("due_s", "now_s", "wait_s"),
-    [(100.0, 100.0, 0.0), (99.0, 100.0, 0.0), (100.001, 100.0, TICK_S), (100.004, 100.0, TICK_S), (9999.0, 100.0, CLOCK_CHECK_S)],
+    [(100.0, 100.0, 0.0), (99.0, 100.0, 0.0), (100.001, 100.0, TICK_S), (9999.0, 100.0, CLOCK_CHECK_S)],
 )
 def test_the_loop_sleeps_until_the_tick_after_what_is_due_and_looks_at_the_wall_clock_now_and_then(
     due_s: float, now_s: float, wait_s: float
