@@ -37,7 +37,6 @@ class _Closed:
 
 
 _CLOSED: Any = _Closed()
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 class Context(Generic[S]):
@@ -202,7 +201,7 @@ class Context(Generic[S]):
         """The time of the runtime's clock, in UTC. It stands still while a batch of messages runs."""
         if self._address is None:
             _CLOSED.append(None)
-        return _EPOCH + dt.timedelta(milliseconds=self._dispatcher.now_ms)
+        return dt.datetime.fromtimestamp(self._dispatcher.now_ms / 1000, dt.UTC)
 
     @property
     def random(self) -> Random:
