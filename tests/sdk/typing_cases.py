@@ -9,7 +9,25 @@ from typing import Any, assert_type
 
 import msgspec
 
-from shardfun import Address, App, Context, Message, OperationResult, OperationStatus, State, Value, retry, value
+from shardfun import (
+    Address,
+    App,
+    Buffer,
+    Context,
+    Map,
+    Message,
+    OperationResult,
+    OperationStatus,
+    Registry,
+    State,
+    Value,
+    after_write,
+    buffer,
+    mapping,
+    registry,
+    retry,
+    value,
+)
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -52,6 +70,46 @@ def cart(ctx: Context[Cart], message: Item | int) -> None:
     if ctx.caller is not None:
         ctx.send(*ctx.caller, 1)
     ctx.self = Address("a/b", "c")  # error: misc
+
+
+class Shop(State):
+    prices: Map[str, float] = mapping(expire=after_write(days=1))
+    recent: Buffer[Item] = buffer()
+    extra: Registry = registry()
+    expiring: Value[int] = value(0, expire=after_write(days=1))
+
+
+@app.function("t/shop")
+def shop(ctx: Context[Shop], message: Item) -> None:
+    prices, recent, extra = ctx.state.prices, ctx.state.recent, ctx.state.extra
+    assert_type(prices, Map[str, float])
+    assert_type(prices["a"], float)
+    assert_type(prices.get("a"), float | None)
+    assert_type(prices.get("a", 1.0), float)
+    assert_type(prices.get("a", None), float | None)
+    assert_type(prices.pop("a", "none"), float | str)
+    assert_type(list(prices.items(start="a", stop="b")), list[tuple[str, float]])
+    assert_type(list(prices), list[str])
+    prices[5] = 1.0  # error: index
+    prices["a"] = "text"  # error: assignment
+    prices.update({"a": 1.0})
+    prices.update([("a", "text")])  # error: list-item
+    assert_type("a" in prices, bool)
+    len(prices)  # error: arg-type
+    recent.append(Item(1))
+    recent.append("text")  # error: arg-type
+    assert_type(list(recent.view()), list[Item])
+    assert_type(len(recent), int)
+    assert_type(extra.value("n", int, default=0).get(), int)
+    assert_type(extra.value("l", list[int], default_factory=list).get(), list[int])
+    extra.value("n", int, default=0).set("text")  # error: arg-type
+    assert_type(extra.map("m", str, int), Map[str, int])
+    assert_type(extra.buffer("b", str), Buffer[str])
+    ctx.state.prices = {}  # error: assignment
+    ctx.state.expiring += 1
+    del ctx.state.expiring
+    assert_type("prices" in ctx.state, bool)
+    ctx.delete_instance()
 
 
 @app.function("t/returns")  # error: type-var
