@@ -22,8 +22,8 @@ from shardfun.core.options import is_worth_moving
 from shardfun.core.records import RecordTable
 from shardfun.core.registry import Descriptions
 
-Change = tuple[FieldSpec, Any]
-"""A field and its new value: of a mutable one, encoded."""
+Change = tuple[FieldSpec, Any, Any]
+"""A field and its new value; of a mutable one its encoding, and the value decoded from that."""
 
 
 class Copies:
@@ -97,11 +97,10 @@ class Copies:
         if changes or hidden != record._hidden:  # noqa: SLF001
             if record._epoch is not table.epoch:  # noqa: SLF001
                 table.touch(record)
-            for field, value in changes:
-                if field.immutable:
-                    setattr(record, field.name, value)
-                else:
-                    self._function.set_mutable(record, field, value)
+            for field, value, fresh in changes:
+                setattr(record, field.name, fresh)
+                if not field.immutable:
+                    setattr(record, "_encoded_" + field.name, value)
             record._hidden = hidden  # noqa: SLF001
             table.mark_dirty(record)
         put = table.cells.put
@@ -120,11 +119,11 @@ class Copies:
                     field.check(value)
                     if not field.scalar:
                         field.encode(value)
-                    found.append((field, value))
+                    found.append((field, value, value))
             else:
                 encoded = field.encode(value)
                 if encoded != getattr(record, "_encoded_" + name):
-                    found.append((field, encoded))
+                    found.append((field, field.encode_checked(value)))  # it is decoded again when it is written back
         return found
 
     def _collected(self, copy: Any) -> tuple[list[Write], Plain | None]:
