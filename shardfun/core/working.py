@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import cbor2
+
 from shardfun.core.absence import is_default
 from shardfun.core.buffers import Bounds, Buffer
 from shardfun.core.cells import Cells
@@ -123,7 +125,7 @@ class Copies:
             else:
                 encoded = field.encode(value)
                 if encoded != getattr(record, "_encoded_" + name):
-                    found.append((field, field.encode_checked(value)))  # it is decoded again when it is written back
+                    found.append((field, encoded, field.from_plain(cbor2.loads(encoded))))
         return found
 
     def _collected(self, copy: Any) -> tuple[list[Write], Plain | None]:
@@ -151,7 +153,7 @@ class Copies:
 
     def _with_deadlines(self, copy: Any, hidden: Plain | None, changes: list[Change]) -> Plain | None:
         """The hidden data with the deadlines of the values that were written, or read."""
-        changed = {field.name for field, _ in changes}
+        changed = {field.name for field, _, _ in changes}
         marks, now_ms, before = copy._marks, copy._now_ms, Hidden(hidden)  # noqa: SLF001
         deadlines: dict[str, int | None] = {}
         for field, slot in self._expiring:
@@ -183,5 +185,5 @@ class Copies:
             return True
         function = self._function
         values = dict(zip((field.name for field, _ in self._fields), function.values_of(copy._record), strict=False))  # noqa: SLF001
-        values |= {field.name: value for field, value in changes}
+        values |= {field.name: value for field, value, _ in changes}
         return function.encode_values((*values.values(), None)) is not None
