@@ -114,7 +114,8 @@ class DeadLetters:
 
 
 def describe_error(error: BaseException, traceback_bytes: int) -> tuple[str, str]:
-    """One line and the traceback of what user code raised. Never raises itself: even ``str(error)`` may be user code.
+    """One line and the traceback of what user code raised, as texts that can be encoded. Never raises itself: even ``str(error)``
+    may be user code.
 
     Args:
         traceback_bytes: how much of the traceback's end is kept.
@@ -122,9 +123,9 @@ def describe_error(error: BaseException, traceback_bytes: int) -> tuple[str, str
     trace = "".join(traceback.format_exception(error))[-traceback_bytes:]
     try:
         text = f"{error!s:.500}"
-    except Exception as broken:  # noqa: BLE001 - see above
+    except BaseException as broken:  # noqa: BLE001 - see above
         text = f"<{type(broken).__name__} in str()>"
-    return f"{type(error).__qualname__}: {text}", trace
+    return _encodable(f"{type(error).__qualname__}: {text}"), _encodable(trace)
 
 
 def forget_earlier(error: BaseException, earlier: BaseException) -> None:

@@ -173,7 +173,7 @@ class Sweeper:
             return
         self._registered[name] = True
         found = parse_cell_key(key) if deadline <= now_ms else None
-        if found is None:
+        if found is None or self._is_busy(found.address):
             return
         present = self._cells.get(found.prefix, found.suffix)
         if present is not None and living(present, now_ms) is None:
@@ -181,6 +181,11 @@ class Sweeper:
                 found.prefix, found.suffix, registration_without(present) if found.kind == REGISTERED_KIND else None
             )
             self.expired += 1
+
+    def _is_busy(self, address: Address) -> bool:
+        """Whether an invocation is under way that began when what has expired since was alive, and still has to see it."""
+        target = self._dispatcher.types.get(address.typename)
+        return target is not None and address.id in target.blocked
 
     def _look_at_record(self, name: str, key: bytes, raw: bytes) -> Step:
         hidden: Plain = cbor2.loads(raw).get(HIDDEN) or {}

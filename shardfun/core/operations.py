@@ -118,17 +118,19 @@ class Operations:
         created, address, request = self._running.pop(number)
         target = self._dispatcher.types[address.typename]
         lost = request.lost.type.decode(request.lost.data)  # afresh: the function may have kept a hand on its metadata
-        failure = None if error is None else describe_error(error, 0)[0]
-        result = OperationResult(lost.metadata, OperationStatus.SUCCESS, value)
-        if failure is None:
+        message: Any = None
+        if error is None:
             try:
-                request.lost.type.validate(result)
-            except PayloadTypeError as misfit:
-                failure = f"the operation has succeeded, but its result does not fit: {misfit}"
-        if failure is not None:
-            result = OperationResult(lost.metadata, OperationStatus.FAILURE, error=failure)
+                message = _prepared(request.lost.type, OperationResult(lost.metadata, OperationStatus.SUCCESS, value))
+            except Exception as misfit:  # noqa: BLE001 - conversions may be user code, and the value anything
+                failure = f"the operation has succeeded, but its result does not fit: {describe_error(misfit, 0)[0]}"
+        else:
+            failure = describe_error(error, 0)[0]
+        if message is None:
+            result: OperationResult[Any, Any] = OperationResult(lost.metadata, OperationStatus.FAILURE, error=failure)
+            message = _prepared(request.lost.type, result)
         self._forget(created)
-        target.mailbox.rows.append((target, address.id, request.caller, target.payloads.prepare(result)))
+        target.mailbox.rows.append((target, address.id, request.caller, message))
         self.begin()
 
     def _forget(self, created: int) -> None:
@@ -154,6 +156,17 @@ class Operations:
                 target.mailbox.rows.append((target, address[1], sender, value))
 
 
+def _prepared(described: PayloadType, result: OperationResult[Any, Any]) -> Any:
+    """A result as a message that can be stored, whatever the operation has returned.
+
+    Raises:
+        Exception: its value is not of the declared type, or has no encoding.
+    """
+    described.validate(result)
+    data = described.encode(result)
+    return result if described.immutable else Encoded(described, data)
+
+
 def _resolve(dispatcher: Dispatcher, typename: str) -> FunctionType:
     """The function type, also one of a namespace that nobody has sent to yet in this incarnation."""
     try:
@@ -169,4 +182,4 @@ def _decode_lost(target: FunctionType, type_name: str, data: bytes) -> Any:
     if found is None:
         msg = f"payload type {type_name!r} is not declared (any more)"
         raise PayloadTypeError(msg)
-    return target.payloads.prepare(found.decode_item(data))
+    return found.decode_item(data)
