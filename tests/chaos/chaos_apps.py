@@ -1,7 +1,8 @@
-"""The two applications under chaos: their configuration, their input and the verdict over what they published."""
+"""The applications under chaos: their configuration, their input and the verdict over what they published."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +15,7 @@ from shardfun.examples.bank.transfers import make_transfers, read_transfers, wri
 from shardfun.examples.compare import compare_folder
 from shardfun.examples.flights.compare import ADDRESS, EGRESSES
 from shardfun.examples.flights.plain import compute, read_rows
+from shardfun.simulation.workloads import trees_real
 
 CLONE = Path(__file__).resolve().parents[2]
 JANUARY = CLONE / "shardfun" / "examples" / "data" / "flights-2013-01.csv.gz"
@@ -22,6 +24,9 @@ YEAR = CLONE / "data" / "flights-2013.csv.gz"
 
 BANK_ACCOUNTS = 300
 BANK_SEED = 11
+TREES_SEED = 5
+TREES_PARTITIONS = 12
+"""Origins of records: each shard reads some of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,7 @@ class Job:
         source: the input.
         records: in it.
         differences: what is wrong with the files in a folder, one sentence each.
+        more: of the configuration.
     """
 
     app: str
@@ -41,6 +47,7 @@ class Job:
     records: int
     egresses: tuple[str, ...]
     differences: Callable[[Path], list[str]]
+    more: str = ""
 
     def config(self, *, shards: int, rate: float, transport: str = "ipc", spares: int = 1) -> str:
         """The TOML text of its node."""
@@ -66,6 +73,7 @@ path = "{self.source}"
 partition_by = "{self.partition_by}"
 rate = {rate:.1f}
 {egresses}
+{self.more}
 """
 
 
@@ -100,3 +108,17 @@ def bank(folder: Path, transfers: int, *, strict: bool = False) -> Job:
     name = "strict" if strict else "app"
     egresses = ("outcomes", "balances")
     return Job(f"shardfun.examples.bank:{name}", "transfers", source, "source", transfers, egresses, differences)
+
+
+def trees(folder: Path, records: int) -> Job:
+    """Random command trees: every way to run, to fail, to wait and to keep state."""
+    source = folder / "trees.jsonl"
+    steps = trees_real.make_steps(TREES_SEED, records, TREES_PARTITIONS)
+    source.write_bytes(trees_real.encode_steps(steps))
+
+    def differences(published: Path) -> list[str]:
+        lines = [line for path in sorted(published.iterdir()) for line in path.read_bytes().splitlines()]
+        return trees_real.differences(steps, map(json.loads, lines))
+
+    app = "shardfun.simulation.workloads.trees_real:app"
+    return Job(app, "trees", source, "origin", len(steps), ("log",), differences, '[timers]\nat_end = "wait"')

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
-from chaos_apps import Job, bank, flights
+from chaos_apps import Job, bank, flights, trees
 from chaos_node import Node
 from chaos_plan import Fault, Kind, Plan, make_plan
 from chaos_run import Chaos, Report
@@ -40,6 +40,12 @@ def test_flights_short(tmp_path: Path) -> None:
 def test_bank_short_over_tcp(tmp_path: Path) -> None:
     plan = make_plan(2, kill_shard=6, kill_supervisor=2, freeze_shard=1, blink_shard=1)
     under_chaos(tmp_path, bank(tmp_path, 20_000), plan, shards=2, transport="tcp")
+
+
+@pytest.mark.chaos
+def test_trees_short(tmp_path: Path) -> None:
+    plan = make_plan(3, kill_shard=3, kill_supervisor=1)
+    under_chaos(tmp_path, trees(tmp_path, 1_200), plan, shards=2)
 
 
 LONG = {"kill_shard": 50, "kill_spare": 3, "kill_supervisor": 10, "freeze_shard": 4, "blink_shard": 4, "freeze_supervisor": 2}
@@ -76,3 +82,12 @@ def test_second_death_right_after_the_first(tmp_path: Path, seed: int) -> None:
 @pytest.mark.timeout(900)
 def test_long_over_tcp(tmp_path: Path) -> None:
     under_chaos(tmp_path, flights(whole_year=True), make_plan(200, **LONG), shards=3, transport="tcp")
+
+
+@pytest.mark.chaos
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("shards", [2, 3])
+def test_trees_long(tmp_path: Path, shards: int) -> None:
+    report = under_chaos(tmp_path, trees(tmp_path, 24_000), make_plan(300 + shards, **LONG), shards=shards)
+    assert report.count(*SHARD_DEATHS) >= 50

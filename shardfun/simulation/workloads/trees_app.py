@@ -57,7 +57,6 @@ UNCOUNTED = frozenset((FAST, MORTAL, PASSING))
 """Types that number no messages."""
 
 SLOW_POLICY = retry(attempts=4, backoff=0.01)
-TIMEOUT_S = 2.0
 AnyMessage = Step | Parcel | Question | Answer | OperationResult[Job, int]
 
 
@@ -121,12 +120,13 @@ def _declare_calls(app: App, around: Surroundings) -> None:
     async def slow(ctx: Context[Plain], message: AnyMessage) -> None:
         await perform_slowly(Stage(ctx, around), message)
 
-    @app.function(HURRIED, timeout=TIMEOUT_S, concurrency=2)
+    @app.function(HURRIED, timeout=around.timeout_s, concurrency=2)
     async def hurried(ctx: Context[Plain], message: AnyMessage) -> None:
         await perform_slowly(Stage(ctx, around), message)
 
-    @app.function(THREAD, blocking=True, timeout=TIMEOUT_S)
+    @app.function(THREAD, blocking=True, timeout=around.timeout_s)
     def thread(ctx: Context[Plain], message: AnyMessage) -> None:
+        around.block()
         perform(Stage(ctx, around), message)
 
 
@@ -187,8 +187,10 @@ def begin(stage: Stage, step: Step) -> None:
     stage.tag = step.node.tag
     stage.check_number(step.origin, step.number)
     stage.state.nodes += 1
-    if stage.around.punctual and stage.now_ms < step.due_ms:
-        stage.expect("message before its time", stage.now_ms, f"{step.due_ms} or later")
+    if step.due_ms and stage.around.punctual:
+        now_ms = stage.now_ms if stage.around.clock_ms is None else stage.around.clock_ms()
+        if now_ms < step.due_ms:
+            stage.expect("message before its time", now_ms, f"{step.due_ms} or later")
     if step.armed:
         stage.expect("fired before", step.node.tag in stage.state.alarms.fired, expected=False)
         stage.state.alarms.fired.append(step.node.tag)

@@ -51,7 +51,7 @@ AMOUNT_MAX = 9
 
 def draw_types(chance: random.Random) -> list[str]:
     """The types of a run; the first one is hot."""
-    return chance.sample(TYPES, TYPES_MAX)
+    return list(dict.fromkeys(chance.sample(TYPES, TYPES_MAX)))
 
 
 def draw_steps(chance: random.Random, types: Sequence[str], partition: int, count: int) -> list[Step]:

@@ -90,15 +90,29 @@ class Surroundings:
     """What the application shares in one process, and does not store.
 
     Args:
-        violations: what the functions themselves find wrong.
+        violations: what the functions themselves find wrong; ``None``: it is emitted.
+        pause: what asynchronous code awaits; ``block``: what blocking code does.
+        clock_ms: by which delayed messages are punctual; ``None``: that of the runtime.
         punctual: delayed messages never come early (a run may be asked to fire them all at its end).
-        pause: what asynchronous code awaits.
+        timeout_s: of the calls that have one.
     """
 
-    def __init__(self, violations: list[str], pause: Callable[[], Awaitable[None]], *, punctual: bool = True) -> None:
+    def __init__(
+        self,
+        violations: list[str] | None,
+        pause: Callable[[], Awaitable[None]],
+        block: Callable[[], None] = lambda: None,
+        clock_ms: Callable[[], int] | None = None,
+        *,
+        punctual: bool = True,
+        timeout_s: float = 2.0,
+    ) -> None:
         self.violations = violations
         self.pause = pause
+        self.block = block
+        self.clock_ms = clock_ms
         self.punctual = punctual
+        self.timeout_s = timeout_s
         self.attempts = Counter[int]()
         """By tag: for what fails at every other attempt."""
         self.inside: set[str] = set()
@@ -111,18 +125,22 @@ class Surroundings:
             Failing: if it shall.
         """
         await self.pause()
-        return self.work_in_thread(n, fails)
+        return _result(n, fails)
 
-    @staticmethod
-    def work_in_thread(n: int, fails: bool) -> int:  # noqa: FBT001 - as above
+    def work_in_thread(self, n: int, fails: bool) -> int:  # noqa: FBT001 - as above
         """An operation that blocks.
 
         Raises:
             Failing: if it shall.
         """
-        if fails:
-            raise Failing(n)
-        return 2 * n
+        self.block()
+        return _result(n, fails)
+
+
+def _result(n: int, fails: bool) -> int:  # noqa: FBT001 - as above
+    if fails:
+        raise Failing(n)
+    return 2 * n
 
 
 class Failing(Exception):  # noqa: N818 - raised by the application on purpose
@@ -152,8 +170,13 @@ class Stage:
 
     def expect(self, what: str, found: Any, expected: Any) -> None:
         """Find a violation unless both are equal."""
-        if found != expected:
-            self.around.violations.append(f"{self.place}, node {self.tag}: {what}: expected {expected!r}, found {found!r}")
+        if found == expected:
+            return
+        text = f"{self.place}, node {self.tag}: {what}: expected {expected!r}, found {found!r}"
+        if self.around.violations is None:
+            self.ctx.emit(EGRESS, ["violation", text])
+        else:
+            self.around.violations.append(text)
 
     @property
     def now_ms(self) -> int:
