@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import heapq
 import inspect
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from shardfun.core.effects import StartCall, Style
 from shardfun.core.runner import call, invoke
-from shardfun.errors import PayloadTypeError
+from shardfun.errors import PayloadTypeError, StorageError
 from shardfun.model.address import Address
 from shardfun.model.columns import Batch
 from shardfun.model.crumbs import SLOTS
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from shardfun.core.dispatch import Dispatcher, FunctionType, InvocationContext
 
 CRUMB_SLOTS = SLOTS
-BUSY_PAUSE_MS = 10  # before an attempt whose function type is at its limit asks again
 
 Waiting = tuple[Any, Any]
 """``(sender address or None, value)``."""
@@ -70,9 +69,9 @@ class Calls:
         self.effects: list[StartCall] = []
         self.blocked = 0
         """Blocked addresses."""
-        self.suspects = 0
-        """In careful mode, the messages that were there at its start and have not been dealt with: it does not end before them."""
+        self._suspected: Counter[tuple[FunctionType, str]] = Counter()
         self._dispatcher = dispatcher
+        self._order = dispatcher.order
         self._finish_operation = finish_operation
         self._invocations: dict[int, Invocation] = {}
         self._alone: int | None = None
@@ -84,12 +83,32 @@ class Calls:
         self._retries: list[tuple[int, int, FunctionType, str]] = []
 
     def retire(self) -> None:
-        """Break the reference cycles (see ``ShardCore.retire``)."""
+        """Break the reference cycles (see ``ShardCore.retire``). The figures may still be asked for."""
         del self._dispatcher, self._finish_operation
+        self._invocations = {}
+        self.effects = []
 
+    # ---- careful mode ---------------------------------------------------------------------------------------------------
     def suspect_all(self) -> None:
         """Careful mode begins: any of the messages that wait for a call may be the one."""
-        self.suspects = sum(len(target.mailbox) for target in self._dispatcher.order if target.beside)
+        for target in self._order:
+            if target.beside:
+                self._suspected.update((target, id) for batch in target.mailbox.snapshot() for id in batch.ids)
+
+    @property
+    def suspects(self) -> int:
+        """Messages that were there when careful mode began and have not been dealt with: it does not end before them.
+
+        They are the first ones of their addresses, so it is enough to count.
+        """
+        return self._suspected.total()
+
+    def end_careful_mode(self) -> None:
+        """Nothing has to be alone any more."""
+        self._suspected.clear()
+        self._alone = None
+        self._alone_waits = False
+        self._unstall()
 
     # ---- figures --------------------------------------------------------------------------------------------------------
     @property
@@ -137,8 +156,7 @@ class Calls:
                 break
             self._block(target, id, message, None)
             begun += 1
-            if not self._begin(target, id):
-                self._next(target, id)
+            self._begin_or_next(target, id)
         return begun
 
     def _begin(self, target: FunctionType, id: str) -> bool:
@@ -161,6 +179,8 @@ class Calls:
             copy = target.copies.begin(record, dispatcher.table.cells, dispatcher.now_ms)
             payload = value.type.decode(value.data) if type(value) is Encoded else value
         except PayloadTypeError as error:
+            if breadcrumb is not None and mark is not None:
+                breadcrumb.end(mark)
             return self._try_again(target, id, error)
         context = dispatcher.make_context()
         number = self._next_number()
@@ -196,6 +216,7 @@ class Calls:
 
         Raises:
             FunctionRestartError: the failure policy of its function says so.
+            StorageError: the store cannot be read.
         """
         self._running -= 1
         if number == self._alone:
@@ -217,6 +238,8 @@ class Calls:
         if error is None:
             try:
                 self._commit(invocation)
+            except StorageError:
+                raise
             except Exception as refused:  # noqa: BLE001 - a value that does not fit, a token that is pending: the invocation fails
                 error = refused
         if error is None or not self._try_again(target, id, error):
@@ -242,9 +265,9 @@ class Calls:
             blocked.waiting.popleft()
             self._waiting -= 1
             blocked.attempts = 0
-            self.suspects = max(0, self.suspects - 1)
-            full = self.full or target.calls >= target.calls_max
-            if not blocked.waiting or full or self._has_to_be_alone(target, id, blocked.waiting[0]):
+            if self._suspected.get((target, id)):
+                self._suspected[target, id] -= 1
+            if not blocked.waiting or not self._may_begin(target, id):
                 target.stalled |= bool(blocked.waiting)
                 self._put_back(target, id)
                 return
@@ -283,12 +306,23 @@ class Calls:
         return self._alone_waits
 
     def _unstall(self) -> None:
+        """There may be room again: first for attempts that are due, then for what is in mailboxes."""
         if not self._running:
             self._alone_waits = False
-        if not self.full:
-            for target in self._dispatcher.order:
-                if target.stalled and target.calls < target.calls_max:
-                    target.stalled = False
+        for target in self._order:
+            while target.due and self._may_begin(target, target.due[0]):
+                self._begin_or_next(target, target.due.popleft())
+            if target.stalled and not self.full and target.calls < target.calls_max:
+                target.stalled = False
+
+    def _may_begin(self, target: FunctionType, id: str) -> bool:
+        """Whether the first message of a blocked address may begin now."""
+        full = self.full or target.calls >= target.calls_max
+        return not full and not self._has_to_be_alone(target, id, target.blocked[id].waiting[0])
+
+    def _begin_or_next(self, target: FunctionType, id: str) -> None:
+        if not self._begin(target, id):
+            self._next(target, id)
 
     # ---- failures -------------------------------------------------------------------------------------------------------
     def _try_again(self, target: FunctionType, id: str, error: BaseException) -> bool:
@@ -334,10 +368,10 @@ class Calls:
             made += 1
             if target.blocked[id].record is not None:
                 self._attempt(target, id)
-            elif target.calls >= target.calls_max or self._has_to_be_alone(target, id, target.blocked[id].waiting[0]):
-                self._retry_at(self._dispatcher.now_ms + BUSY_PAUSE_MS, target, id)
-            elif not self._begin(target, id):
-                self._next(target, id)
+            elif self._may_begin(target, id):
+                self._begin_or_next(target, id)
+            else:
+                target.due.append(id)  # until a call ends: there is one, or there would be room
         return made
 
     def _attempt(self, target: FunctionType, id: str) -> None:
@@ -345,14 +379,22 @@ class Calls:
         dispatcher, blocked = self._dispatcher, target.blocked[id]
         sender, value = blocked.waiting[0]
         dispatcher.invocations += 1
-        dispatcher.context.open()
-        try:
-            invoke(target, blocked.record, sender, None, value, dispatcher)
-        except BaseException as error:  # noqa: BLE001 - as in the runners
-            if self._try_again(target, id, error):
-                return
-        finally:
-            dispatcher.context.close()
+        breadcrumb, mark = dispatcher.breadcrumb, None
+        if breadcrumb is not None:
+            mark = breadcrumb.begin(target, id, sender, None, value)
+        if breadcrumb is not None and mark is None:
+            breadcrumb.park(dispatcher, target, id, sender, None, value)
+        else:
+            dispatcher.begin_attempt(target)
+            try:
+                invoke(target, blocked.record, sender, None, value, dispatcher)
+            except BaseException as error:  # noqa: BLE001 - as in the runners
+                if self._try_again(target, id, error):
+                    return
+            finally:
+                dispatcher.end_attempt()
+                if breadcrumb is not None and mark is not None:
+                    breadcrumb.end(mark)
         dispatcher.route()
         target.records.young[id] = blocked.record  # back in the table before anybody asks for it
         blocked.waiting.popleft()
@@ -370,7 +412,7 @@ class Calls:
     @property
     def waiting(self) -> int:
         """Messages that wait at blocked addresses or in mailboxes of stalled types."""
-        return self._waiting + sum(len(target.mailbox) for target in self._dispatcher.order if target.stalled)
+        return self._waiting + sum(len(target.mailbox) for target in self._order if target.stalled)
 
 
 def _rows(target: FunctionType) -> Iterator[tuple[str, Any, Any]]:

@@ -7,6 +7,7 @@ and a queue costs two operations per batch, not per message.
 from __future__ import annotations
 
 import operator
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
 from typing import Any, Protocol
@@ -45,7 +46,7 @@ class FunctionType:
     ``copies``: makes the working copies of a full type, ``None`` for others.
     ``chunk``: messages to run at once at most; the driver moves it so that a chunk of slow functions stays short.
     ``blocked``: busy addresses; ``beside``: runs as calls, of which ``calls`` are under way and at most ``calls_max`` may be;
-    ``stalled``: that is so, and the mailbox waits.
+    ``stalled``: that is so, and the mailbox waits; ``due``: busy addresses whose next attempt waits for that.
     """
 
     __slots__ = (
@@ -55,6 +56,7 @@ class FunctionType:
         "calls_max",
         "chunk",
         "copies",
+        "due",
         "function",
         "mailbox",
         "payloads",
@@ -91,6 +93,7 @@ class FunctionType:
         default = limits.blocking_calls_per_type if options.style == "blocking" else limits.calls_per_type
         self.calls_max = options.concurrency or default
         self.stalled = False
+        self.due: deque[str] = deque()
 
 
 class EgressBuffer:
@@ -187,6 +190,13 @@ class Dispatcher:
         """Let go of what knows this dispatcher (see ``ShardCore.retire``)."""
         self.calls.retire()
         self.operations.retire()
+        self.timers.retire()
+        for target in self.order:
+            for queue in target.queues:
+                queue.rows.clear()  # a row knows its target
+        for buffer in self.egresses.values():
+            buffer.fresh.clear()
+        self.effects.clear()
         del self.context
         if self.breadcrumb is not None:
             self.breadcrumb.retire()
@@ -207,9 +217,10 @@ class Dispatcher:
         target = FunctionType(function, run, self.table.generation_of(function), self.shard, self.shards, self.limits)
         if self.breadcrumb is not None and function.spec.options.style == "plain":
             target.run = run_careful  # asynchronous and blocking types leave breadcrumbs by themselves
-        self.types[typename] = target
-        self.order.append(target)
-        return target
+        known = self.types.setdefault(typename, target)  # the thread of a blocking function may have met the name, too
+        if known is target:
+            self.order.append(target)
+        return known
 
     def end_careful_mode(self) -> None:
         """Run as usual from now on. Only between two pieces of work."""
@@ -218,6 +229,7 @@ class Dispatcher:
             self.breadcrumb = None
             for target in self.order:
                 target.run = target.usual
+            self.calls.end_careful_mode()
 
     def name_message(self) -> str:
         """A name for the message that runs now, for logs: the shard, and its number among the shard's invocations."""
@@ -234,7 +246,11 @@ class Dispatcher:
         Raises:
             PayloadTypeError: it is not an id.
         """
-        if type(id) is not str or not id or len(id.encode()) > ID_BYTES_MAX:
+        try:
+            fits = type(id) is str and 0 < len(id.encode()) <= ID_BYTES_MAX
+        except UnicodeEncodeError:
+            fits = False
+        if not fits:
             msg = f"id: expected a text of 1 to {ID_BYTES_MAX} bytes, got {id!r:.100}"
             raise PayloadTypeError(msg)
         if len(self.owners) >= self.limits.owner_cache:
@@ -280,6 +296,18 @@ class Dispatcher:
         self.invocations += len(batch.ids)
         if self.effects:
             self.route()
+
+    def begin_attempt(self, target: FunctionType) -> None:
+        """One invocation apart from a batch follows."""
+        self.running = target
+        self.progress = iter(())
+        self._end_of_batch = self.invocations
+        self.context.open()
+
+    def end_attempt(self) -> None:
+        """It is over."""
+        self.context.close()
+        self.running = None
 
     def route(self) -> None:
         """Send every recorded effect on its way."""
@@ -328,15 +356,18 @@ class Dispatcher:
             self.calls.block(target, record, sender_of(sender, sender_type), value, error)
             return
         first = error
-        for _ in range(policy.attempts - 1):
-            try:
-                invoke(target, record, sender, sender_type, value, self)
-            except BaseException as again:  # noqa: BLE001 - as in the runners
-                forget_earlier(again, first)
-                error = again
-            else:
-                return
-        self.give_up(target, record._address, sender_of(sender, sender_type), value, error, policy.attempts)  # noqa: SLF001
+        try:
+            for _ in range(policy.attempts - 1):
+                try:
+                    invoke(target, record, sender, sender_type, value, self)
+                except BaseException as again:  # noqa: BLE001 - as in the runners
+                    forget_earlier(again, first)
+                    error = again
+                else:
+                    return
+            self.give_up(target, record._address, sender_of(sender, sender_type), value, error, policy.attempts)  # noqa: SLF001
+        finally:
+            del error, first  # their tracebacks know this frame
 
     def give_up(
         self, target: FunctionType, address: Address, sender: Address | None, value: Any, error: BaseException, attempts: int

@@ -17,6 +17,23 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 """Upper bounds of a histogram's buckets, the bound included; what is larger counts in the last one, without bound."""
 
 
+def _number(value: Any) -> float:
+    """A figure as the heartbeat can carry it.
+
+    Raises:
+        InvocationError: it is none.
+    """
+    if type(value) is int or type(value) is float:
+        return value
+    if isinstance(value, str):
+        value = None  # ``float`` would read it
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        msg = f"metric: expected a number, got {value!r:.100}"
+        raise InvocationError(msg) from None
+
+
 class Counter:
     """Only goes up."""
 
@@ -29,8 +46,9 @@ class Counter:
         """Add ``by``, which must not be negative.
 
         Raises:
-            InvocationError: it is.
+            InvocationError: it is, or is no number.
         """
+        by = _number(by)
         if by < 0:
             msg = f"counter: expected an increment of 0 or more, got {by!r}; a gauge may go down"
             raise InvocationError(msg)
@@ -47,11 +65,11 @@ class Gauge:
 
     def set(self, value: float) -> None:
         """It is ``value`` now."""
-        self.value = value
+        self.value = _number(value)
 
     def add(self, by: float) -> None:
         """Move it by ``by``."""
-        self.value += by
+        self.value += _number(by)
 
 
 class Histogram:
@@ -65,6 +83,7 @@ class Histogram:
 
     def observe(self, value: float) -> None:
         """One more."""
+        value = _number(value)
         self.counts[bisect_left(BUCKETS, value)] += 1
         self.sum += value
 

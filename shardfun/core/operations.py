@@ -88,6 +88,9 @@ class Operations:
     def retire(self) -> None:
         """Break the reference cycles (see ``ShardCore.retire``)."""
         del self._dispatcher
+        self.fresh.clear()
+        self._ready.clear()
+        self._running.clear()
 
     def collect(self) -> None:
         """Take in what was recorded since the last look."""

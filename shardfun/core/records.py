@@ -97,8 +97,10 @@ class RecordTable:
         typename = function.spec.typename
         generation = self.generations.get(typename)
         if generation is None:
-            generation = self.generations[typename] = Generation(function)
-            self._generations.append(generation)
+            made = Generation(function)
+            generation = self.generations.setdefault(typename, made)  # in one step: see ``Dispatcher.resolve``
+            if generation is made:
+                self._generations.append(made)
         return generation
 
     # ---- the hot path calls these two on a miss and on the first touch in an epoch --------------------------------------

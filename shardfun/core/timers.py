@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 TOKEN_KIND = b"c"
 TOKEN_BYTES_MAX = 4096
 FOREVER_MS = 1 << 63
+BACKLOG_PARTS = 2  # no timer fires while a half of the backlog's limit waits for calls
 
 
 class TimerRequest(NamedTuple):
@@ -121,6 +122,11 @@ class Timers:
         self._staged: dict[tuple[str, str], bool] = {}
         self._notes: list[tuple[int, Row, tuple[str, str], bool | None]] = []
         self._fired_at = 0
+
+    def retire(self) -> None:
+        """Break the reference cycles (see ``ShardCore.retire``): a row knows its destination."""
+        self.fresh.clear()
+        self._notes.clear()
 
     @property
     def count(self) -> int:
@@ -325,9 +331,17 @@ class Timers:
         return loaded or fired > 0
 
     def _room(self, dispatcher: Dispatcher) -> int:
-        """How many messages may be added to the queues. A shard whose queues are always full fires some nevertheless."""
+        """How many messages may be added to the queues. A shard whose queues are always full fires some nevertheless.
+
+        Messages that wait for a call do not count, or one slow function would keep the timers of all others; only when there are so
+        many that timers would end the node.
+        """
         refill = self._limits.mailbox_refill
-        waiting = sum(len(queue) for target in dispatcher.order for queue in target.queues)
+        waits = dispatcher.calls.waiting
+        if waits > self._limits.backlog_limit // BACKLOG_PARTS:
+            return 0
+        stalled = sum(len(target.mailbox) for target in dispatcher.order if target.stalled)
+        waiting = sum(len(queue) for target in dispatcher.order for queue in target.queues) - stalled
         if waiting >= refill and dispatcher.invocations - self._fired_at >= refill:
             return self._limits.timers_fire
         return max(0, refill - waiting)
