@@ -6,7 +6,6 @@ may act, or this one may die.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, assert_never
 
 from shardfun.core.careful import Breadcrumb
@@ -34,9 +33,9 @@ from shardfun.model.control import (
 )
 from shardfun.model.crumbs import TABLE_BYTES, CrumbTable
 from shardfun.model.delta import StoredDelta, checkpoint_name
-from shardfun.simulation.calls import Calls
 from shardfun.simulation.channels import Channels
 from shardfun.simulation.doors import Doors
+from shardfun.simulation.execution import Execution
 from shardfun.simulation.network import Late
 from shardfun.simulation.storage import Job, StorageThread
 from shardfun.simulation.surroundings import JOB, Surroundings
@@ -75,7 +74,7 @@ class ShardProcess:
         self._reported_cut = -1
         self._urgent_cut = -1
         self._finishing = False
-        self._calls = Calls(around.chance)
+        self._execution = Execution(around, shard, self._restart, self._perform)
 
     def note(self, event: str, detail: str = "") -> None:
         """Write down an event of this process."""
@@ -111,7 +110,9 @@ class ShardProcess:
                     self._finishing = True
                     self.note("finish")
             case Assign() | Letters():
-                raise AssertionError("simulated processes are assigned when they are made, and nobody asks for their dead letters")
+                raise AssertionError(
+                    "simulated processes are assigned when they are made, and nobody asks for their dead letters"
+                )
             case _:
                 assert_never(message)
 
@@ -170,7 +171,7 @@ class ShardProcess:
         self.note("reset", f"to {checkpoint_name(message.complete)} in {message.incarnation}")
         self._reset = message
         self._previous = self.core or self._previous
-        self._calls.reset()
+        self._execution.reset()
         self.core = None
         self.running = self._finishing = False
         self._submit("recover", lambda: self._store.recover(message.complete, message.digest), self._recovered, message)
@@ -246,67 +247,27 @@ class ShardProcess:
     def execute(self) -> bool:
         """Run some messages."""
         core = self.running_core
-        if core is None or not core.may_execute:
-            return False
-        return self._guarded(core, self._execute)
-
-    def _execute(self, core: ShardCore) -> bool:
-        core.advance(self._around.trace.now)
-        before = core.dispatcher.invocations
-        target = core.run(self._around.chance.randint(1, self._around.options.run_messages))
-        if target is None:
-            return False
-        self.note("ran", f"{core.dispatcher.invocations - before} of {target.typename}")
-        return True
+        return core is not None and core.may_execute and self._execution.execute(core)
 
     def pass_time(self) -> bool:
-        """Do what is due: timers, further attempts, what has expired."""
+        """Do what is due: timers, further attempts, expiry."""
         core = self.running_core
-        if core is None:
-            return False
-        due = core.wake_at_ms
-        return due is not None and due <= self._around.trace.now * 1000 and self._guarded(core, self._advance)
-
-    def _advance(self, core: ShardCore) -> bool:
-        worked = core.advance(self._around.trace.now)
-        worked |= core.expire()
-        if worked:
-            self.note("on time", f"{core.dispatcher.waiting} messages wait")
-        return core.expire() or worked
+        return core is not None and self._execution.pass_time(core)
 
     def call_step(self) -> bool:
         """A call goes on."""
-        if self.running_core is None:
-            return False
-        happened = self._calls.step(faults=self._around.faults.active)
-        if happened:
-            self.note("call", happened)
-            self._find_violations()
-        return bool(happened)
+        return self.running_core is not None and self._execution.call_step()
 
     def call_result(self) -> bool:
         """The loop hears of the end of a call."""
         core = self.running_core
-        return core is not None and self._guarded(core, self._calls.report)
+        return core is not None and self._execution.call_result(core)
 
-    def _guarded(self, core: ShardCore, work: Callable[[ShardCore], bool]) -> bool:
-        """Work that runs user code, whose failure may end the incarnation."""
-        before = core.dispatcher.invocations
-        try:
-            worked = work(core)
-        except FunctionRestartError as error:
-            self.running = False
-            self.send_control(Loss(core.incarnation, -1, str(error)))
-            self.note("restart", str(error))
-            worked = True
-        self._around.executed += core.dispatcher.invocations - before
-        self._find_violations()
-        self._perform()
-        return worked
-
-    def _find_violations(self) -> None:
-        if self._around.workload.violations:
-            wrong(f"{self.name}: {self._around.workload.violations[0]}")
+    def _restart(self, core: ShardCore, error: FunctionRestartError) -> None:
+        """A function wants the world to fall back to the last checkpoint."""
+        self.running = False
+        self.send_control(Loss(core.incarnation, -1, str(error)))
+        self.note("restart", str(error))
 
     def forget(self) -> bool:
         """Drop records that nobody uses."""
@@ -380,7 +341,7 @@ class ShardProcess:
                     self._submit("apply", apply, self._applied, (core, checkpoint))
                     self._submit("maintain", self._store.maintain, self._ignored, None)
                 case StartCall():
-                    self._calls.start(effect)
+                    self._execution.start_call(effect)
                 case _:
                     assert_never(effect)
 
@@ -430,7 +391,7 @@ class ShardProcess:
     def kill(self) -> None:
         """The process is gone, whatever it was doing."""
         around = self._around
-        self._calls.reset()
+        self._execution.reset()
         outcome = self._storage.kill(around.chance)
         self._doors.kill()
         around.network.process_ended(self.shard, around.chance, around.options.rates.stale)

@@ -1,0 +1,98 @@
+"""User code in a simulated shard process: messages, what is due, and calls beside the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from shardfun.core.effects import StartCall
+from shardfun.core.shard import ShardCore
+from shardfun.errors import FunctionRestartError
+from shardfun.simulation.calls import Calls
+from shardfun.simulation.surroundings import Surroundings
+from shardfun.simulation.violation import wrong
+
+
+class Execution:
+    """See the module.
+
+    Args:
+        restart: called when a function wants the world to fall back.
+        perform: does the effects of the core.
+    """
+
+    def __init__(
+        self,
+        around: Surroundings,
+        shard: int,
+        restart: Callable[[ShardCore, FunctionRestartError], None],
+        perform: Callable[[], None],
+    ) -> None:
+        self._around = around
+        self._name = f"shard {shard}"
+        self._restart = restart
+        self._perform = perform
+        self._calls = Calls(around.chance)
+
+    def start_call(self, effect: StartCall) -> None:
+        """The core asks for a call."""
+        self._calls.start(effect)
+
+    def reset(self) -> None:
+        """The incarnation is over, or the process."""
+        self._calls.reset()
+
+    # ---- pieces of work -------------------------------------------------------------------------------------------------
+    def execute(self, core: ShardCore) -> bool:
+        """Run some messages; whether there were any."""
+        return self._guarded(core, self._run)
+
+    def pass_time(self, core: ShardCore) -> bool:
+        """Do what is due; whether anything was."""
+        due_ms = core.wake_at_ms
+        return due_ms is not None and due_ms <= self._around.trace.now * 1000 and self._guarded(core, self._advance)
+
+    def call_step(self) -> bool:
+        """A call goes on; whether there is one."""
+        happened = self._calls.step(faults=self._around.faults.active)
+        if happened:
+            self._around.note(self._name, "call", happened)
+            self._find_violations()
+        return bool(happened)
+
+    def call_result(self, core: ShardCore) -> bool:
+        """The loop hears of the end of a call; whether there was one."""
+        return self._guarded(core, self._calls.report)
+
+    # ---- inside ---------------------------------------------------------------------------------------------------------
+    def _run(self, core: ShardCore) -> bool:
+        core.advance(self._around.trace.now)
+        before = core.dispatcher.invocations
+        target = core.run(self._around.chance.randint(1, self._around.options.run_messages))
+        if target is None:
+            return False
+        self._around.note(self._name, "ran", f"{core.dispatcher.invocations - before} of {target.typename}")
+        return True
+
+    def _advance(self, core: ShardCore) -> bool:
+        worked = core.advance(self._around.trace.now)
+        worked |= core.expire()
+        if worked:
+            self._around.note(self._name, "on time", f"{core.dispatcher.waiting} messages wait")
+        return worked
+
+    def _guarded(self, core: ShardCore, work: Callable[[ShardCore], bool]) -> bool:
+        """Work that runs functions: one may end the incarnation, or find something wrong."""
+        before = core.dispatcher.invocations
+        try:
+            worked = work(core)
+        except FunctionRestartError as error:
+            self._restart(core, error)
+            worked = True
+        self._around.executed += core.dispatcher.invocations - before
+        self._find_violations()
+        self._perform()
+        return worked
+
+    def _find_violations(self) -> None:
+        if self._around.workload.violations:
+            wrong(f"{self._name}: {self._around.workload.violations[0]}")
