@@ -287,7 +287,7 @@ kind = 3
             "FILE:19: ingress.f.follow: not possible with format csv",
             "FILE:20: ingress.f.id: expected 'target' beside it; without a target a router of the application picks the address",
             (
-                "FILE:24: ingress.g.target: function type 'nonsense': expected 'namespace/name' (one slash, printable, no colon), "
+                "FILE:24: ingress.g.target: function type 'nonsense': expected 'namespace/name' (one slash, printable, no colon or asterisk), "
                 "as in 'shop/cart'"
             ),
             "FILE:26: egress.x: expected a table [egress.x], got 1",

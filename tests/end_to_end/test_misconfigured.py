@@ -26,7 +26,7 @@ APPLICATIONS = {
     "attribute": ("from shardfun import App\nmine = App('x')\n", "FILE has no attribute 'app'; did you mean 'mine'?"),
     "no app": ("app = 3\n", "expected 'app' in FILE to be a shardfun.App, got int"),
     "typename": (f"{APP}@app.function('nope')\ndef f(c, m): pass\n", "as in 'shop/cart' (FILE:3)"),
-    "coroutine": (f"{APP}@app.function('a/b')\nasync def f(c, m): pass\n", "function 'a/b': f (FILE:3) must be"),
+    "generator": (f"{APP}@app.function('a/b')\ndef f(c, m): yield\n", "function 'a/b': f (FILE:3) must not be a generator"),
 }
 
 
