@@ -236,14 +236,19 @@ class Calls:
             dispatcher.breadcrumb.end(invocation.mark)
         dispatcher.invocations += 1
         if error is None:
-            try:
-                self._commit(invocation)
-            except StorageError:
-                raise
-            except Exception as refused:  # noqa: BLE001 - a value that does not fit, a token that is pending: the invocation fails
-                error = refused
+            error = self._refusal(invocation)
         if error is None or not self._try_again(target, id, error):
             self._next(target, id)
+
+    def _refusal(self, invocation: Invocation) -> Exception | None:
+        """Commit; why that is not possible. By itself, so that no frame keeps an error whose traceback knows it."""
+        try:
+            self._commit(invocation)
+        except StorageError:
+            raise
+        except Exception as refused:  # noqa: BLE001 - a value that does not fit, a token that is pending: the invocation fails
+            return refused
+        return None
 
     def _commit(self, invocation: Invocation) -> None:
         """State and effects in one step: first all that may fail."""

@@ -22,6 +22,7 @@ from shardfun.shard.worker import Completions
 Done = Callable[[int, Any, BaseException | None], None]
 """Called on the loop with the number of a call, its result, and what it raised."""
 
+
 class Calls:
     """The calls of a shard process, over incarnations.
 
@@ -75,12 +76,7 @@ class Calls:
         value: Any = None
         error: BaseException | None = None
         with scope:
-            try:
-                value = await (self._in_thread if call.style == "blocking" else self._await)(call, scope)
-            except BaseException as raised:  # user code may raise SystemExit too; it must not take the shard down
-                if _is_cancelled(raised):
-                    raise
-                error = raised
+            value, error = await self._outcome(call, scope)
         if scope not in self._scopes:
             return  # a reset has come
         del self._scopes[scope]
@@ -89,18 +85,29 @@ class Calls:
             error = FunctionTimeoutError(f"{call.what} took longer than its timeout of {call.timeout_ms / 1000:g} s")
         self._completions.post(lambda: done(call.number, value, error))
 
+    async def _outcome(self, call: StartCall, scope: trio.CancelScope) -> tuple[Any, BaseException | None]:
+        """What a call returns or raises. By itself, so that no frame keeps an error whose traceback knows it."""
+        try:
+            return await (self._in_thread if call.style == "blocking" else self._await)(call, scope), None
+        except BaseException as raised:  # user code may raise SystemExit too; it must not take the shard down
+            if _is_cancelled(raised) and trio.current_effective_deadline() == -math.inf:  # else it is one of its own
+                raise
+            return None, raised
+
     async def _await(self, call: StartCall, scope: trio.CancelScope) -> Any:
         _begin_timeout(call, scope)
+        found = call.run()
+        if not hasattr(found, "__await__"):
+            return found
         if not call.asyncio:
-            found = call.run()
-            return await found if hasattr(found, "__await__") else found
+            return await found
         if self._asyncio_loop is None:
             msg = f"{call.what} needs asyncio, and no function declares asyncio=True, so there is no asyncio event loop"
             raise RuntimeError(msg)
         import trio_asyncio
 
         trio_asyncio.current_loop.set(self._asyncio_loop)  # a task has the variables of who started it, not of its nursery
-        return await trio_asyncio.aio_as_trio(call.run)()
+        return await trio_asyncio.aio_as_trio(lambda: found)()
 
     async def _in_thread(self, call: StartCall, scope: trio.CancelScope) -> Any:
         held = _Held(self)
@@ -133,7 +140,10 @@ class _Held:
 
     def run(self, code: Callable[[], Any]) -> Any:
         """In the thread."""
-        self._started = True
+        with self._lock:
+            if self._given_up:  # before the thread came to work: it has been counted as free already
+                return None
+            self._started = True
         try:
             return code()
         finally:
@@ -146,7 +156,8 @@ class _Held:
         """On the loop, when nobody waits any more: 1 if the thread goes on, and so is given up."""
         with self._lock:
             self._given_up = not self._ended
-        if self._given_up and not self._started:  # cancelled before there was a thread
+            free = not self._started
+        if self._given_up and free:  # cancelled before there was a thread, or before it came to work
             self._calls.thread_ended(self, -1)
         return int(self._given_up)
 

@@ -431,12 +431,14 @@ class ShardProcess:
                     assert_never(effect)
 
     def _call_done(self, core: ShardCore, number: int, value: Any, error: BaseException | None) -> None:
-        if not self._is_current(core) or not self._running:
+        if not self._is_current(core) or not self._running or self._finishing:
             return
         try:
             core.call_done(number, value, error)
         except FunctionRestartError as restart:
             self._report_loss(str(restart), -1)
+        except ShardfunError as failure:
+            self._stop_node(failure)
         self._perform()
 
     def _is_current(self, core: ShardCore) -> bool:

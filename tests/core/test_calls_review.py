@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -20,7 +21,6 @@ from shardfun.core.records import RecordTable
 from shardfun.core.shard import ShardCore
 from shardfun.errors import InvocationError, PayloadTypeError, StorageError
 from shardfun.model.crumbs import Crumb
-
 
 CORE = (Dispatcher, FunctionType, RecordTable)
 
@@ -182,7 +182,7 @@ def raise_surrogate() -> None:
         (OperationResult[None, list[str]], lambda: ["\ud800"], "does not fit"),
         (OperationResult[None, list[str]], raise_surrogate, "ValueError: "),
         (OperationResult[None, str], raise_surrogate, "ValueError: "),
-        (OperationResult[None, Any], lambda: object(), "does not fit"),
+        (OperationResult[None, Any], object, "does not fit"),
         (OperationResult[None, Any], lambda: 1 << 70, "SUCCESS"),
         (OperationResult[None, dict[str, Any]], lambda: {"x": object()}, "does not fit"),
     ],
@@ -388,10 +388,8 @@ def test_two_threads_that_meet_a_name_at_once_make_one_function_type() -> None:
         declared = dispatcher.namespaces.declared
 
         def resolve(self, *arguments: Any) -> Any:
-            try:
+            with suppress(threading.BrokenBarrierError):
                 meeting.wait(0.2)
-            except threading.BrokenBarrierError:
-                pass
             return resolve(*arguments)
 
     dispatcher.namespaces = Slow()  # type: ignore[assignment]
@@ -485,19 +483,19 @@ def test_messages_of_a_stalled_type_do_not_keep_timers_of_others_from_firing() -
 def test_an_error_whose_text_raises_is_described_nevertheless() -> None:
     app = App("rude")
 
-    class Rude(Exception):
+    class RudeError(Exception):
         def __str__(self) -> str:
             raise SystemExit
 
     @app.function("t/f", on_failure=dead_letter())
     def f(ctx: Context, number: int) -> None:
-        raise Rude
+        raise RudeError
 
     core = core_of(app)
     put(core, "t/f", ("a", 1))
     run_all(core)
     (letter,) = letters_of(cells_of(core))
-    assert letter["reason"].endswith("Rude: <SystemExit in str()>")
+    assert letter["reason"].endswith("RudeError: <SystemExit in str()>")
 
 
 def test_an_id_with_a_lone_surrogate_is_no_id() -> None:
