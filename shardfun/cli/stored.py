@@ -17,8 +17,8 @@ import msgspec
 from shardfun.cli.store_view import is_locked, open_store_view
 from shardfun.cli.stored_state import AddressCounter, StoredCollection, collections_of, deadlines_of, fields_of
 from shardfun.core.function import DEAD_LETTER_KIND, state_key
+from shardfun.core.timer_cells import StoredTimer
 from shardfun.core.timer_index import TIMER_PREFIX
-from shardfun.core.timers import StoredTimer
 from shardfun.errors import ConfigurationError, CorruptionError, DirectoryInUseError, StorageError
 from shardfun.model.address import Address
 from shardfun.model.delta import checkpoint_name

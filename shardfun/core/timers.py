@@ -11,7 +11,7 @@ what the running batch has recorded counts too. See ``_staged``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
 
 import cbor2
@@ -19,8 +19,9 @@ import cbor2
 from shardfun.core.cells import Cells
 from shardfun.core.limits import Limits
 from shardfun.core.queue import Row
+from shardfun.core.timer_cells import StoredTimer, check_token, token_prefix
 from shardfun.core.timer_index import TIMER_PREFIX, TimerIndex, due_of, timer_suffix
-from shardfun.errors import CorruptionError, InvocationError, PayloadTypeError, TokenPendingError, UnknownTargetError
+from shardfun.errors import InvocationError, PayloadTypeError, TokenPendingError, UnknownTargetError
 from shardfun.model.address import Address
 from shardfun.model.columns import ENCODE_ERRORS, UndecodableMessage, reason_gone
 from shardfun.model.keyspace import slot_of
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from shardfun.core.dispatch import Dispatcher, FunctionType
     from shardfun.core.parked import Parked
 
-TOKEN_KIND = b"c"
-TOKEN_BYTES_MAX = 4096
 FOREVER_MS = 1 << 63
 BACKLOG_PARTS = 2  # no timer fires while a half of the backlog's limit waits for calls
 
@@ -57,34 +56,6 @@ class Cancellation(NamedTuple):
     """Forget the pending timer of a token, if there is one."""
 
     token: str
-
-
-class StoredTimer:
-    """A timer as its cell holds it.
-
-    Args:
-        suffix: of the cell's key.
-        raw: its value: ``[token, target type, target id, sender type, sender id, payload type, payload]``.
-
-    Raises:
-        CorruptionError: it is none.
-    """
-
-    __slots__ = ("id", "payload", "payload_type", "sender", "suffix", "token", "typename")
-
-    def __init__(self, suffix: bytes, raw: bytes) -> None:
-        self.suffix = suffix
-        try:
-            self.token, self.typename, self.id, sender_type, sender_id, self.payload_type, self.payload = cbor2.loads(raw)
-            self.sender = Address(sender_type, sender_id)
-        except (cbor2.CBORDecodeError, ValueError, TypeError, RecursionError) as error:
-            msg = f"timer {suffix.hex()}: expected seven values, got {raw[:100]!r}"
-            raise CorruptionError(msg) from error
-
-    @property
-    def due_ms(self) -> int:
-        """When it is due: unix milliseconds."""
-        return due_of(self.suffix)
 
 
 class Timers:
@@ -165,7 +136,7 @@ class Timers:
             raise PayloadTypeError(msg) from error
         row = (self, sender[1], sender, TimerRequest(due_ms, target.typename, raw, token, replace))
         if token:
-            _check_token(token)
+            check_token(token)
             if not replace and self._is_pending(rows, sender[1], token):
                 raise _pending(sender[1], token)
             self._note(rows, row, token, pending=True)
@@ -177,7 +148,7 @@ class Timers:
         Raises:
             InvocationError: the token is empty or no text.
         """
-        _check_token(token)
+        check_token(token)
         row = (self, sender[1], sender, Cancellation(token))
         self._note(rows, row, token, pending=False)
         return row
@@ -215,7 +186,7 @@ class Timers:
         return self._is_stored(id, token)
 
     def _is_stored(self, id: str, token: str) -> bool:
-        return self._cells.get(_token_prefix(id), token.encode()) is not None
+        return self._cells.get(token_prefix(id), token.encode()) is not None
 
     def _note(self, rows: list[Row], row: Row, token: str, *, pending: bool) -> None:
         """What the running batch has recorded for a token, with what is needed to undo it."""
@@ -254,17 +225,17 @@ class Timers:
         self._index.add(suffix, request.value)
         self.pending[request.typename] += 1
         if request.token:
-            self._cells.put(_token_prefix(id), request.token.encode(), suffix)
+            self._cells.put(token_prefix(id), request.token.encode(), suffix)
 
     def _cancel(self, id: str, token: str) -> None:
-        suffix = self._cells.get(_token_prefix(id), token.encode())
+        suffix = self._cells.get(token_prefix(id), token.encode())
         if suffix is not None:  # else it has fired, or was never there
             self._remove(StoredTimer(suffix, self._index.value_of(suffix)))
 
     def _remove(self, timer: StoredTimer) -> None:
         self._index.remove(timer.suffix)
         if timer.token:
-            self._cells.put(_token_prefix(timer.sender.id), timer.token.encode(), None)
+            self._cells.put(token_prefix(timer.sender.id), timer.token.encode(), None)
         self.pending[timer.typename] -= 1
         if not self.pending[timer.typename]:
             del self.pending[timer.typename]
@@ -378,15 +349,6 @@ class Timers:
         self._index.applied()
 
 
-def stored_timers(pairs: Iterator[tuple[bytes, bytes]]) -> Iterator[StoredTimer]:
-    """Timers in order, for those who look at a store.
-
-    Args:
-        pairs: keys and values of ``TIMER_PREFIX``.
-    """
-    return (StoredTimer(key[len(TIMER_PREFIX) :], raw) for key, raw in pairs)
-
-
 def _exists(typename: str, dispatcher: Dispatcher) -> bool:
     try:
         dispatcher.resolve(typename)
@@ -416,22 +378,6 @@ def _park(timer: StoredTimer, dispatcher: Dispatcher, reason: str = "") -> str:
     letter = UndecodableMessage(timer.id, timer.sender, timer.payload_type, timer.payload, reason)
     dispatcher.letters.park_undecodable(timer.typename, letter)
     return reason
-
-
-def _token_prefix(id: str) -> bytes:
-    """The prefix of the token cells of an id. With its length, so that no id is the beginning of another."""
-    raw = id.encode()
-    return slot_of(id).to_bytes(2, "big") + TOKEN_KIND + len(raw).to_bytes(2, "big") + raw
-
-
-def _check_token(token: Any) -> None:
-    try:
-        if type(token) is str and 0 < len(token.encode()) <= TOKEN_BYTES_MAX:
-            return
-    except UnicodeEncodeError:
-        pass
-    msg = f"token: expected a text of 1 to {TOKEN_BYTES_MAX} bytes, got {token!r:.100}"
-    raise InvocationError(msg)
 
 
 def _pending(id: str, token: str) -> TokenPendingError:

@@ -20,8 +20,9 @@ from shardfun.core.participant import Participant, Phase
 from shardfun.core.records import Frozen, RecordTable
 from shardfun.core.shard import ShardCore
 from shardfun.core.snapshot import Cut, Queues
+from shardfun.core.timer_cells import TOKEN_KIND
 from shardfun.core.timer_index import TIMER_PREFIX, TimerIndex
-from shardfun.core.timers import TOKEN_KIND, Timers
+from shardfun.core.timers import Timers
 from shardfun.core.working import Copies
 from shardfun.errors import ConfigurationError
 from shardfun.model.delta import DeltaSummary

@@ -25,7 +25,8 @@ from shardfun.core.participant import ShardIdentity
 from shardfun.core.queue import Row
 from shardfun.core.shard import ShardCore, StartPoint
 from shardfun.core.snapshot import EMPTY_QUEUES
-from shardfun.core.timers import Cancellation, StoredTimer, TimerRequest
+from shardfun.core.timer_cells import StoredTimer
+from shardfun.core.timers import Cancellation, TimerRequest
 from shardfun.errors import PayloadTypeError
 from shardfun.model.address import Address
 from shardfun.model.columns import Batch

@@ -17,8 +17,8 @@ import msgspec
 
 from shardfun.core.cell_keys import REGISTERED_KIND, parse_cell_key, value_in
 from shardfun.core.operations import OPERATIONS
+from shardfun.core.timer_cells import StoredTimer
 from shardfun.core.timer_index import TIMER_PREFIX
-from shardfun.core.timers import StoredTimer
 from shardfun.model.address import Address
 from shardfun.model.doors import IngressBatch
 from shardfun.model.operations import OperationResult
