@@ -243,7 +243,7 @@ class RecordTable:
             generation = previous.generations[address.typename]
             for records in (generation.young, generation.old, generation.dying):
                 records.pop(address.id, None)
-        for before in previous.generations.values():
+        for before in list(previous.generations.values()):  # a thread that was given up may meet a name even now
             generation = self.generation_of(before.function)
             generation.old = {**before.dying, **before.old, **before.young}
             self.cached_bytes += sum(record._size for record in generation.old.values())  # noqa: SLF001
