@@ -71,11 +71,11 @@ class Trees(Workload):
     def __init__(self, options: Options) -> None:
         self._punctual = options.limits.timers_at_end != "fire"
         self._waits_for_timers = options.ping_pong or options.limits.timers_at_end != "keep"
-        super().__init__(options)
         chance = random.Random(options.seed)
-        types = draw_types(chance)
+        self._types = draw_types(chance)
+        super().__init__(options)
         self._steps = [
-            draw_steps(chance, types, partition, share(options.records, partition, options.shards))
+            draw_steps(chance, self._types, partition, share(options.records, partition, options.shards))
             for partition in range(options.shards)
         ]
         self._nodes = all_nodes(step for steps in self._steps for step in steps)
@@ -85,7 +85,7 @@ class Trees(Workload):
 
     def declare(self, app: App) -> None:
         """See ``trees_app``."""
-        declare_trees(app, Surroundings(self.violations, Turn, punctual=self._punctual), MAIN)
+        declare_trees(app, Surroundings(self.violations, Turn, punctual=self._punctual), MAIN, self._types)
 
     def total(self, partition: int) -> int:
         """See ``Workload``."""

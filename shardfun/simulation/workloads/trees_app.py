@@ -6,8 +6,8 @@ It knows nothing of the simulator: real nodes run it, too.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
-from typing import Any, assert_never
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from typing import Any, TypeVar, assert_never
 
 import msgspec
 
@@ -30,12 +30,15 @@ from shardfun.simulation.workloads.trees_collections import (
 from shardfun.simulation.workloads.trees_nodes import Answer, Node, Parcel, Question, Step, Visit
 from shardfun.simulation.workloads.trees_values import Base, Job, Pause, Plain, Stage, Surroundings, take_result
 
+F = TypeVar("F", bound=Callable[..., Awaitable[None] | None])
+
 FAST = "trees/fast"
 PLAIN = "trees/plain"
 FRAIL = "trees/frail"
 PATIENT = "trees/patient"
 BRITTLE = "trees/brittle"
 LEAF = "leaves/oak"
+LEAVES = frozenset((LEAF,))
 RICH = "trees/rich"
 FADING = "trees/fading"
 MORTAL = "trees/mortal"
@@ -60,24 +63,52 @@ SLOW_POLICY = retry(attempts=4, backoff=0.01)
 AnyMessage = Step | Parcel | Question | Answer | OperationResult[Job, int]
 
 
-def declare_trees(app: App, around: Surroundings, ingress: str) -> None:
+class _Declaring:
+    """Declares the functions of a run, and no others: each type costs time, whether it is used or not."""
+
+    def __init__(self, app: App, types: Collection[str]) -> None:
+        self._app = app
+        self._types = {"leaves/*" if typename in LEAVES else typename for typename in types}
+        if not self._types.isdisjoint((MORTAL, PASSING)):
+            self._types.add(NOTARY)
+
+    def function(self, typename: str, **options: Any) -> Callable[[F], F]:
+        """As ``App.function``, if the type is wanted."""
+        return self._app.function(typename, **options) if typename in self._types else _as_it_is
+
+    def handler(self, typename: str) -> Callable[[F], F]:
+        """As ``App.handler``, likewise."""
+        return self._app.handler(typename) if typename in self._types else _as_it_is
+
+
+def _as_it_is(function: F) -> F:
+    return function
+
+
+def declare_trees(app: App, around: Surroundings, ingress: str, types: Collection[str]) -> None:
     """Declare functions and a router.
 
     Args:
         ingress: its records are steps, or objects that can become steps.
+        types: those that occur in the trees.
     """
+    declaring = _Declaring(app, types)
     for typename, policy in POLICIES.items():
 
-        @app.function(typename, on_failure=policy)
-        def plain(ctx: Context[Plain], message: AnyMessage) -> None:
+        @declaring.function(typename, on_failure=policy)
+        def plain(ctx: Context[Plain], message: Step | Parcel | Question | OperationResult[Job, int]) -> None:
             perform(Stage(ctx, around), message)
 
-    @app.function(FAST)
+        @declaring.handler(typename)
+        def answered(ctx: Context[Plain], message: Answer) -> None:
+            perform(Stage(ctx, around), message)
+
+    @declaring.function(FAST)
     def fast(ctx: Context[Base], message: Step | Question | Answer) -> None:
         perform(Stage(ctx, around), message)
 
-    _declare_collections(app, around)
-    _declare_calls(app, around)
+    _declare_collections(declaring, around)
+    _declare_calls(declaring, around)
 
     @app.router(ingress)
     def route(record: Any) -> Iterable[Message]:
@@ -85,20 +116,20 @@ def declare_trees(app: App, around: Surroundings, ingress: str) -> None:
         yield Message(step.node.typename, step.node.id, step)
 
 
-def _declare_collections(app: App, around: Surroundings) -> None:
-    @app.function(RICH, on_failure=retry(attempts=2))
+def _declare_collections(declaring: _Declaring, around: Surroundings) -> None:
+    @declaring.function(RICH, on_failure=retry(attempts=2))
     def rich(ctx: Context[Rich], message: AnyMessage) -> None:
         perform(Stage(ctx, around), message)
 
-    @app.function(FADING)
+    @declaring.function(FADING)
     def fading(ctx: Context[Fading], message: AnyMessage) -> None:
         perform(Stage(ctx, around), message)
 
-    @app.function(MORTAL)
+    @declaring.function(MORTAL)
     def mortal(ctx: Context[Mortal], message: Step | Question | Answer) -> None:
         perform(Stage(ctx, around), message)
 
-    @app.function(PASSING, expire_idle=dt.timedelta(milliseconds=LIFE_MS))
+    @declaring.function(PASSING, expire_idle=dt.timedelta(milliseconds=LIFE_MS))
     def passing(ctx: Context[Passing], message: Step) -> None:
         stage = Stage(ctx, around, message.node.tag)
         ctx.state.count += 1
@@ -106,7 +137,7 @@ def _declare_collections(app: App, around: Surroundings) -> None:
         for command in message.node.commands:
             command.perform(stage)
 
-    @app.function(NOTARY)
+    @declaring.function(NOTARY)
     def notary(ctx: Context[Books], message: Estate | Visit) -> None:
         stage = Stage(ctx, around)
         if isinstance(message, Visit):
@@ -115,16 +146,16 @@ def _declare_collections(app: App, around: Surroundings) -> None:
             take_estate(stage, message)
 
 
-def _declare_calls(app: App, around: Surroundings) -> None:
-    @app.function(SLOW, on_failure=SLOW_POLICY)
+def _declare_calls(declaring: _Declaring, around: Surroundings) -> None:
+    @declaring.function(SLOW, on_failure=SLOW_POLICY)
     async def slow(ctx: Context[Plain], message: AnyMessage) -> None:
         await perform_slowly(Stage(ctx, around), message)
 
-    @app.function(HURRIED, timeout=around.timeout_s, concurrency=2)
+    @declaring.function(HURRIED, timeout=around.timeout_s, concurrency=2)
     async def hurried(ctx: Context[Plain], message: AnyMessage) -> None:
         await perform_slowly(Stage(ctx, around), message)
 
-    @app.function(THREAD, blocking=True, timeout=around.timeout_s)
+    @declaring.function(THREAD, blocking=True, timeout=around.timeout_s)
     def thread(ctx: Context[Plain], message: AnyMessage) -> None:
         around.block()
         perform(Stage(ctx, around), message)
@@ -134,9 +165,8 @@ def perform(stage: Stage, message: AnyMessage) -> None:
     """What every function does with a message."""
     match message:
         case Question(origin, number):
-            assert stage.ctx.caller is not None
             stage.check_number(origin, number, keep=False)
-            stage.ctx.send(*stage.ctx.caller, Answer(stage.place, number))
+            stage.ctx.reply(Answer(stage.place, number))
         case Answer(origin, number):
             stage.check_number(f"answer {origin}", number)
             stage.state.answers += 1

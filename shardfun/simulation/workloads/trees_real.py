@@ -74,7 +74,7 @@ def _clock_ms() -> int:
 
 def _make_app() -> App:
     app = App("trees")
-    declare_trees(app, Surroundings(None, _pause, _block, _clock_ms, timeout_s=TIMEOUT_S), INGRESS)
+    declare_trees(app, Surroundings(None, _pause, _block, _clock_ms, timeout_s=TIMEOUT_S), INGRESS, TYPES)
     for typename in TYPES:
         if typename not in {PASSING, LEAF}:
             app.on_end(typename)(_close)
