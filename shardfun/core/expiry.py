@@ -276,6 +276,8 @@ class Sweeper:
     def _trim(self, target: FunctionType, id: str, name: str, *, whole: bool) -> Step:
         """Remove the elements of a buffer that have expired, or all of them."""
         while True:
+            if self._done >= self._limits.expiry_keys:  # what came before has used up this piece
+                yield
             record = self._record(target, id)
             hidden: Plain | None = None if record is None else record._hidden  # noqa: SLF001
             bounds = None if hidden is None else hidden.get(BOUNDS, {}).get(name)

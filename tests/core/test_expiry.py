@@ -447,6 +447,21 @@ def test_a_message_in_the_middle_of_a_deletion_finds_nothing_and_ends_it() -> No
     assert sorted(key[2:3] for key in thing.everything_stored()) == [b"m", b"s"]
 
 
+def test_a_buffer_is_trimmed_also_where_the_way_to_it_takes_a_whole_piece() -> None:
+    thing = Invoking(Thing, limits=Limits(retries=0, expiry_round_ms=10 * SECOND, expiry_keys=1))
+
+    def fill(ctx: Context[Thing]) -> None:
+        ctx.state.stays = 1
+        ctx.state.bw.append_all([1, 2, 3])
+
+    thing.do(fill)
+    thing.checkpoint()
+    thing.pass_ms(TTL)
+    sweep(thing, 3)
+    thing.checkpoint()
+    assert {key[2:3] for key in thing.stored} == {b"s"}
+
+
 def test_busy_addresses_are_left_alone() -> None:
     thing = idle()
     thing.do(fill_idle)
