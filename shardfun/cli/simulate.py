@@ -45,7 +45,7 @@ def add_parser(subparsers: Any) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--seeds", default=DEFAULT_SEEDS, metavar="FIRST:LAST", help="seeds to run (default: %(default)s)")
     which.add_argument("--seed", type=int, metavar="S", help="repeat one seed and print every event")
-    parser.add_argument("--workload", metavar="NAME", help="pairs, bank or ring (default: each seed picks one)")
+    parser.add_argument("--workload", metavar="NAME", help="pairs, bank, ring or trees (default: each seed picks one)")
     parser.add_argument("--mutation", metavar="NAME", help="break the core on purpose; 'list' names the ways")
     parser.add_argument("--jobs", type=int, metavar="N", help="processes (default: one per core)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

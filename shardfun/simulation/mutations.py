@@ -235,8 +235,8 @@ def _timer_goes_too_early(original: Any) -> Any:
     def remove(self: TimerIndex, suffix: bytes) -> None:
         original(self, suffix)
         frozen = self._cells._frozen  # noqa: SLF001
-        if frozen:
-            frozen.setdefault(TIMER_PREFIX, {})[suffix] = None
+        if TIMER_PREFIX in frozen:
+            frozen[TIMER_PREFIX] = {**frozen[TIMER_PREFIX], suffix: None}
 
     return remove
 

@@ -376,6 +376,8 @@ class World:
             "power_losses": events["power loss"],
             "broken_pipes": events["pipe breaks"],
             "stale_frames": events["stale"],
+            "call_steps": events["call"],
+            "restarts": events["restart"],
             "repeated_records": sum(sink.repeated for sink in self._around.sinks.values()),
         }
 

@@ -16,6 +16,8 @@ import cbor2
 import msgspec
 
 from shardfun.core.cell_keys import REGISTERED_KIND, parse_cell_key, value_in
+from shardfun.core.function import HIDDEN
+from shardfun.core.hidden import DEADLINES
 from shardfun.core.operations import OPERATIONS
 from shardfun.core.timer_cells import StoredTimer
 from shardfun.core.timer_index import TIMER_PREFIX
@@ -27,7 +29,7 @@ from shardfun.simulation.calls import Turn
 from shardfun.simulation.options import Options
 from shardfun.simulation.view import CheckpointView, Waiting
 from shardfun.simulation.violation import wrong
-from shardfun.simulation.workloads.trees_app import FADING, MORTAL, RICH, all_nodes, declare_trees
+from shardfun.simulation.workloads.trees_app import FADING, MORTAL, PASSING, RICH, all_nodes, declare_trees
 from shardfun.simulation.workloads.trees_collections import NOTARY, Estate, hoard_amounts
 from shardfun.simulation.workloads.trees_draw import draw_steps, draw_types
 from shardfun.simulation.workloads.trees_nodes import Answer, Node, Parcel, Question, Step, Visit
@@ -179,9 +181,14 @@ class Trees(Workload):
         return expected
 
     def settled(self, view: CheckpointView) -> bool:
-        """See ``Workload``. Operations will send messages, and timers, too, if the run waits for them."""
+        """See ``Workload``. Operations will send messages, and timers, too, if the run waits for them.
+
+        A run that goes on has to remove all that expires from the store.
+        """
         awaited = (OPERATIONS, TIMER_PREFIX) if self._waits_for_timers else OPERATIONS
-        return super().settled(view) and not any(key.startswith(awaited) for cells in view.cells for key in cells)
+        if any(key.startswith(awaited) for cells in view.cells for key in cells):
+            return False
+        return super().settled(view) and not (self.ping_pong and _expires(view))
 
     def _admit(self, view: CheckpointView) -> None:
         """Positions of complete checkpoints only grow: so what is expected grows with them."""
@@ -261,6 +268,16 @@ class Trees(Workload):
             node = self._nodes[tag]
             if place != node.place or count > sum(type(command) is Emit for command in node.commands):
                 wrong(f"node {tag} has published {count} records at {place}")
+
+
+def _expires(view: CheckpointView) -> bool:
+    """Whether anything is stored that is going to expire, or has."""
+    if any(address.typename == FADING for address in stored_collections(view)):
+        return True
+    return any(
+        address.typename == PASSING or (address.typename == FADING and DEADLINES in (fields.get(HIDDEN) or {}))
+        for address, fields in view.states.items()
+    )
 
 
 def stored_collections(view: CheckpointView) -> dict[Address, dict[str, list[Any]]]:
