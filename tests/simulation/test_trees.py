@@ -38,7 +38,7 @@ def test_what_is_drawn_has_every_command_and_every_type() -> None:
         assert set(types) <= set(TYPES)
         lines = trees_real.encode_steps(steps).splitlines()
         assert [msgspec.json.decode(line, type=Step) for line in lines] == steps
-    assert set(commands) == {cls.__name__ for cls in AnyCommand.__args__}  # type: ignore[attr-defined]
+    assert set(commands) == {cls.__name__ for cls in AnyCommand.__args__}
     assert set(types) == set(TYPES)
 
 
@@ -73,7 +73,7 @@ def waiting_step(step: Step) -> Waiting:
 
 def test_what_waits_and_what_was_admitted_are_the_same(trees: Trees) -> None:
     """The equation holds, and one message more or less is found."""
-    steps: list[Step] = trees.batch(0, 0, 2).records  # type: ignore[assignment]
+    steps: list[Step] = trees.batch(0, 0, 2).records
     waiting = [waiting_step(step) for step in steps]
     trees.check(view(trees, admitted=2, waiting=waiting, states={}))
     for wrong in (waiting[:1], [*waiting, waiting[1]]):
@@ -83,7 +83,7 @@ def test_what_waits_and_what_was_admitted_are_the_same(trees: Trees) -> None:
 
 def test_half_an_invocation_is_found(trees: Trees) -> None:
     """A node that was counted without its other effects."""
-    steps: list[Step] = trees.batch(0, 0, 1).records  # type: ignore[assignment]
+    steps: list[Step] = trees.batch(0, 0, 1).records
     node = steps[0].node
     states = {Address(node.typename, node.id): {"nodes": 1}}
     with pytest.raises(Violation, match="expected"):
@@ -92,7 +92,7 @@ def test_half_an_invocation_is_found(trees: Trees) -> None:
 
 def test_a_message_that_nobody_has_drawn_is_found(trees: Trees) -> None:
     """A payload that was damaged on its way."""
-    steps: list[Step] = trees.batch(0, 0, 1).records  # type: ignore[assignment]
+    steps: list[Step] = trees.batch(0, 0, 1).records
     strange = msgspec.structs.replace(steps[0], node=msgspec.structs.replace(steps[0].node, commands=()))
     with pytest.raises(Violation, match="drawn was"):
         trees.check(view(trees, admitted=1, waiting=[waiting_step(strange)], states={}))
