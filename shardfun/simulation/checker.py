@@ -6,6 +6,7 @@ checkpoint, and what each shard was at each cut. The core never sees any of it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from shardfun.model.address import Address
 from shardfun.model.columns import block_size
 from shardfun.model.delta import StoredDelta, checkpoint_name
 from shardfun.model.frames import Data, decode_frame
+from shardfun.model.operations import OperationResult, OperationStatus
+from shardfun.model.payload import Encoded
 from shardfun.simulation.disk import StoredManifest
 from shardfun.simulation.network import Network
 from shardfun.simulation.truth import Truth, records_in_memory, truth_now
@@ -103,11 +106,25 @@ class Checker:
         expected += sum(1 for key in states if key.startswith(OPERATIONS))  # each is told that its end is unknown
         if core.dispatcher.waiting != expected:
             wrong(f"shard {shard}: {expected} messages to restore into mailboxes, {core.dispatcher.waiting} are there")
+        self._check_unknown(core, states)
         for link in core.links:
             expected = _messages_in(queues.outboxes.get(link.peer, []))
             if core.dispatcher.outgoing(link.peer) != expected:
                 wrong(
                     f"shard {shard}: {expected} messages to restore for {link.peer}, not {core.dispatcher.outgoing(link.peer)}"
+                )
+
+    @staticmethod
+    def _check_unknown(core: ShardCore, states: dict[bytes, bytes]) -> None:
+        """That the end of an operation is unknown is told before any other message."""
+        pending = Counter(cbor2.loads(raw)[0][0] for key, raw in states.items() if key.startswith(OPERATIONS))
+        for typename, count in pending.items():
+            batches = core.dispatcher.types[typename].mailbox.snapshot()
+            first = [value for batch in batches for value in batch.values][:count]
+            results = [value.type.decode(value.data) if type(value) is Encoded else value for value in first]
+            if any(type(result) is not OperationResult or result.status is not OperationStatus.UNKNOWN for result in results):
+                wrong(
+                    f"shard {core.identity.shard}: before all else {count} results are unknown for {typename}, found {results}"
                 )
 
     def _stored(self, shard: int, key: bytes) -> bytes | None:

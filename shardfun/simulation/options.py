@@ -94,7 +94,7 @@ class Options:
     ping_pong: bool
 
 
-RECORDS = {"pairs": 420, "bank": 1500, "ring": 72, "trees": 400}
+RECORDS = {"pairs": 420, "bank": 1500, "ring": 72, "trees": 440}
 """Enough for 2,000 messages in the surviving history of every run."""
 
 SLOW_FACTOR = 100
