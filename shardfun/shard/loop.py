@@ -75,7 +75,7 @@ class HotLoop:
         busy |= self._run(core, deadline)
         core.check_backlog(core.backlog)
         busy |= self._read(core, deadline)
-        self._send(flush=not busy)
+        busy |= self._send(flush=not busy)  # what had to wait for room in the outboxes (input, timers) may go on now
         busy |= self._checkpoint(core)
         self._perform()
         core.expire()
@@ -138,15 +138,19 @@ class HotLoop:
             self._send(flush=False)
         return busy
 
-    def _send(self, *, flush: bool) -> None:
+    def _send(self, *, flush: bool) -> bool:
+        """Send what there is room for; whether anything was."""
+        sent = False
         for peer, channel in self._channels:
             if not channel.flush():
                 continue
             while (raw := self.core.next_frame(peer, flush=flush)) is not None:
+                sent = True
                 if not channel.send(raw):
                     channel.waiting = raw
                     break
             self._watch(channel)
+        return sent
 
     def _watch(self, channel: Channel) -> None:
         """Wake up for room to send only while a frame waits for it."""
