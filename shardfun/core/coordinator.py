@@ -182,6 +182,7 @@ class Coordinator:
         self.effects: list[Effect] = []
         self.statistics = Statistics()
         self.stopping = False
+        self._current_is_last = False  # triggered after ``stop``: it holds all that was done before
         self.current = 0
         self._job = job
         self._shards = shards
@@ -327,17 +328,19 @@ class Coordinator:
             self._broadcast(Complete(self.incarnation, self.complete, self._end), missing)
 
     def _due(self, now: float) -> bool:
-        if self.stopping:
+        if self.stopping and self._aborts == 0:
             return True
         if now < self._not_before and not (self._urgent and self._aborts == 0):
             return False
-        return self._changed or self._urgent or now - self._triggered_at >= self._timing.idle_interval
+        return self.stopping or self._changed or self._urgent or now - self._triggered_at >= self._timing.idle_interval
 
     @property
     def wake_at(self) -> float:
         """When ``tick`` should be called next, at the latest."""
         if self.state is State.IDLE:
-            if self._changed:
+            if self.stopping and self._aborts == 0:
+                return self._triggered_at
+            if self._changed or self.stopping:
                 return self._not_before
             return max(self._not_before, self._triggered_at + self._timing.idle_interval)
         if self.state is State.ALIGNING:
@@ -351,6 +354,7 @@ class Coordinator:
         self.current = checkpoint_id(self.incarnation, self._sequence)
         self._prepared = {}
         self._changed = self._urgent = False
+        self._current_is_last = self.stopping
         self._triggered_at = now
         self._not_before = now + self._timing.interval
         self._broadcast(Trigger(self.incarnation, self.current))
@@ -427,12 +431,12 @@ class Coordinator:
         if self._end:
             self._changed = True
             self._not_before = now
-        if self._all_ended or self.stopping:
+        if self._all_ended or self._current_is_last:
             self._finish()
 
     # ---- the end --------------------------------------------------------------------------------------------------------
     def stop(self) -> None:
-        """Take one more checkpoint as soon as possible, then let all members publish the rest and exit."""
+        """Take one more checkpoint (after the running one, if any), then let all members publish the rest and exit."""
         self.stopping = True
 
     def _finish(self) -> None:

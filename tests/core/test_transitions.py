@@ -306,6 +306,31 @@ def _coordinator_in(state: coordinating.State) -> Coordinator:
     return machine
 
 
+@pytest.mark.parametrize("state", [coordinating.State.ALIGNING, coordinating.State.DECIDING, coordinating.State.COMMITTING])
+def test_a_checkpoint_that_was_running_when_the_node_shall_stop_is_not_the_last(state: coordinating.State) -> None:
+    """It may lack what was done between its cut and the stop: another one follows at once."""
+    machine = _coordinator_in(state)
+    running = machine.current
+    machine.stop()
+    if state is coordinating.State.ALIGNING:
+        for shard in (0, 1):
+            machine.on_prepared(shard, _prepared(running))
+    if state is not coordinating.State.COMMITTING:
+        machine.manifest_durable(running, 1.0)
+    for shard in (0, 1):
+        machine.on_applied(shard, Applied(1, running), 1.0)
+    assert machine.state is coordinating.State.IDLE
+    assert machine.wake_at <= 1.0
+    machine.tick(1.0)
+    assert machine.current > running
+    for shard in (0, 1):
+        machine.on_prepared(shard, _prepared(machine.current))
+    machine.manifest_durable(machine.current, 1.1)
+    for shard in (0, 1):
+        machine.on_applied(shard, Applied(1, machine.complete), 1.1)
+    assert machine.state is coordinating.State.FINISHING
+
+
 @pytest.mark.parametrize("state", list(coordinating.State), ids=lambda state: state.name)
 def test_votes_that_do_not_count_change_nothing(state: coordinating.State) -> None:
     """Of another incarnation, of another checkpoint, or too late: a shard's vote has no effect."""

@@ -5,6 +5,7 @@ Every process that comes from it carries a mark in its environment, so a test ca
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -17,6 +18,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from shardfun.errors import UnavailableError
+from shardfun.supervisor import query_status
 
 MARK = "SHARDFUN_TEST_NODE"  # one underscore between the words, so it is no setting
 EXIT_S = 30
@@ -129,6 +133,27 @@ class Node:
         """SIGKILL the supervisor, and wait until its shards have noticed."""
         self.end(process, signal.SIGKILL)
         wait_for(lambda: not self.processes(), "the shards of a killed supervisor to end")
+
+    def running_shards(self) -> list[int]:
+        """The processes that serve a shard now."""
+        try:
+            status = query_status(self.data, 1.0)
+        except UnavailableError:
+            return []
+        return [shard.pid for shard in status.shards if shard.pid and shard.state == "running"]
+
+    def kill_shard(self, which: int = 0) -> int:
+        """SIGKILL the process of a shard as soon as one runs; its process id."""
+
+        def strike() -> int:
+            if pids := self.running_shards():
+                pid = pids[which % len(pids)]
+                with contextlib.suppress(ProcessLookupError):  # it may just have ended by itself
+                    os.kill(pid, signal.SIGKILL)
+                    return pid
+            return 0
+
+        return wait_for(strike, "a shard to kill")
 
     def inspect(self, *arguments: str) -> Any:
         """``shardfun inspect --json``."""

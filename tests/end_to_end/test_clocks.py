@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 
 from real_node import APPS, FILE_EGRESS, Node, file_ingress, wait_for
@@ -31,8 +30,7 @@ def test_timers_survive_kills_and_a_restart_and_fire_once(node: Node) -> None:
     )
     process = node.start()
     wait_for(lambda: node.published() > 20, "some timers to fire")
-    shards = [pid for pid in node.processes() if pid != process.pid]
-    os.kill(shards[0], signal.SIGKILL)
+    node.kill_shard()
     wait_for(lambda: node.published() > 60, "more timers to fire after the recovery")
     node.kill(process)
     before = node.published()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 from typing import Any
@@ -133,10 +132,7 @@ def test_a_shard_that_is_killed_right_behind_it_changes_nothing(node: Node, runn
     (node.folder / "bug").unlink()
     asking = node.popen("dead-letters", "replay", str(node.config), "--all", "--type", "test/worker", "--json")
     for _ in range(times):
-        pid = wait_for(
-            lambda: next((s.pid for s in (status(node) or _NONE).shards if s.pid and s.state == "running"), 0), "a shard to run"
-        )
-        os.kill(pid, signal.SIGKILL)
+        node.kill_shard()
     out, err = asking.communicate(timeout=60)
     assert asking.returncode == 0, err
     assert len(json.loads(out)["changes"]) == FAILING
@@ -147,13 +143,6 @@ def test_a_shard_that_is_killed_right_behind_it_changes_nothing(node: Node, runn
     assert found.recoveries >= 1
     code, stderr = node.end(running, signal.SIGTERM)
     assert code == 0, stderr
-
-
-class _Nothing:
-    shards: tuple[()] = ()
-
-
-_NONE: Any = _Nothing()
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 import time
 from typing import Any
 
 import pytest
 from real_node import FILE_EGRESS, Node, file_ingress, wait_for
-
-from shardfun.errors import UnavailableError
-from shardfun.supervisor import query_status
 
 SECTIONS = """
 [checkpoint]
@@ -125,12 +120,12 @@ def test_random_kills_park_nobody(node: Node, seed: int) -> None:
     records.insert(500, {"id": "slow", "do": "sleep", "s": 0.3})
     started(node, records, rate=900)
     process = node.start("--json")
-    wait_for(lambda: len(shard_pids(node)) == 2, "the shards to run")
+    wait_for(lambda: len(node.running_shards()) == 2, "the shards to run")
     killed = 0
     while killed < 8:
         time.sleep(chance.uniform(0.1, 0.5))
         for _ in range(chance.randint(1, 3)):
-            os.kill(chance.choice(wait_for(lambda: shard_pids(node), "a shard to run")), signal.SIGKILL)
+            node.kill_shard(chance.randrange(2))
             killed += 1
             time.sleep(chance.uniform(0.0, 0.2))
     code, stderr = node.end(process)
@@ -141,11 +136,3 @@ def test_random_kills_park_nobody(node: Node, seed: int) -> None:
     check_traffic(node)
     totals = {record["id"]: record["total"] for record in node.out() if "seen" in record}
     assert (totals["hot"], totals["slow"]) == (hot, 1)
-
-
-def shard_pids(node: Node) -> list[int]:
-    try:
-        status = query_status(node.data, 1.0)
-    except UnavailableError:
-        return []
-    return [shard.pid for shard in status.shards if shard.pid and shard.state == "running"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections import Counter
@@ -11,6 +10,7 @@ from typing import Any
 from real_node import FILE_EGRESS, SECTIONS, Node, file_ingress, wait_for
 
 APP = "waiting:app"
+LASTING = file_ingress(more="rate = 1000")  # so that there is something to kill, also where everything is slow
 
 
 def last_totals(records: list[dict[str, Any]]) -> dict[tuple[str, str], int]:
@@ -43,14 +43,13 @@ def test_functions_that_await_block_or_need_asyncio(node: Node) -> None:
 
 
 def test_awaiting_functions_are_exactly_once_under_kills(node: Node) -> None:
-    node.configure(file_ingress() + FILE_EGRESS, app=APP, shards=2, sections='[checkpoint]\ninterval = "50 ms"\n')
+    node.configure(LASTING + FILE_EGRESS, app=APP, shards=2, sections='[checkpoint]\ninterval = "50 ms"\n')
     records = [{"id": f"k{i % 40}", "do": ("await", "block", "asyncio")[i % 3], "n": 30 + i % 7} for i in range(2400)]
     node.lines("in.jsonl", records)
     process = node.start("--json")
     for kill in range(3):
         wait_for(lambda kill=kill: node.published() > 300 * (kill + 1), "some results")
-        shards = [pid for pid in node.processes() if pid != process.pid]
-        os.kill(shards[kill % len(shards)], signal.SIGKILL)
+        node.kill_shard(kill)
         time.sleep(0.3)
     code, stderr = node.end(process)
     assert code == 0, stderr
@@ -136,15 +135,14 @@ def test_restart_for_ever_stops_the_node_with_the_reason(node: Node) -> None:
 
 
 def test_results_of_operations_come_once_and_are_unknown_after_a_kill(node: Node) -> None:
-    node.configure(file_ingress() + FILE_EGRESS, app=APP, shards=2, sections='[checkpoint]\ninterval = "50 ms"\n')
+    node.configure(LASTING + FILE_EGRESS, app=APP, shards=2, sections='[checkpoint]\ninterval = "50 ms"\n')
     node.lines(
         "in.jsonl", [{"id": f"k{i % 50}", "do": "ask", "n": i} for i in range(3000)] + [{"id": "x", "do": "ask", "n": -1}]
     )
     process = node.start("--json")
     for kill in range(3):
         wait_for(lambda kill=kill: node.published() > 400 * (kill + 1), "some results")
-        shards = [pid for pid in node.processes() if pid != process.pid]
-        os.kill(shards[kill % len(shards)], signal.SIGKILL)
+        node.kill_shard(kill)
         time.sleep(0.3)
     code, stderr = node.end(process)
     assert code == 0, stderr
