@@ -119,11 +119,14 @@ class OpenedCollection:
         typename: of the function.
     """
 
-    __slots__ = ("_descriptions", "_head", "_id_at", "_name", "_spec", "_tail")
+    __slots__ = ("_descriptions", "_head", "_id_at", "_kind", "_last", "_name", "_spec", "_tail")
 
     def __init__(self, spec: CollectionSpec, typename: str, descriptions: Descriptions) -> None:
         self._spec = spec
         self._name = spec.name
+        self._kind = spec.kind
+        self._last = b"", b""
+        """Key and prefix of the last address, since messages for one often come one after the other. A pair: threads ask, too."""
         self._descriptions = descriptions
         # An address's cells have the slot, the typename and the id of its record's key, so that nothing is encoded again here.
         middle = typename.encode() + b"\0"
@@ -139,12 +142,15 @@ class OpenedCollection:
         """The handle for the invocation of this copy, which has none yet."""
         cells, now_ms, record, fresh = copy._cells, copy._now_ms, copy._record, copy._fresh  # noqa: SLF001
         key, name, spec = record._key, self._name, self._spec  # noqa: SLF001
-        id = key[self._id_at :]
-        prefix = key[:SLOT_BYTES] + self._head + len(id).to_bytes(2, "big") + id + self._tail
+        last, prefix = self._last
+        if key is not last:
+            id = key[self._id_at :]
+            prefix = key[:SLOT_BYTES] + self._head + len(id).to_bytes(2, "big") + id + self._tail
+            self._last = key, prefix
         handle: Collection
-        if spec.kind == "map":
+        if self._kind == "map":
             handle = Map(spec, cells, prefix, now_ms, empty=fresh)
-        elif spec.kind == "buffer":
+        elif self._kind == "buffer":
             hidden = Hidden(copy._hidden)  # noqa: SLF001
             handle = Buffer(spec, cells, prefix, now_ms, hidden.bounds(name), hidden.deadline(name), empty=fresh)
         else:

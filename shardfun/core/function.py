@@ -85,6 +85,8 @@ class FieldSpec:
         Raises:
             PayloadTypeError: it, or a part of it, is not of the declared type, or cannot be encoded.
         """
+        if self.scalar and type(value) in self.classes and type(value) is not str:  # nothing in it can fail
+            return cbor2.dumps(value)
         encoded = self.encode(value)
         if self.types and not self.scalar:
             try:

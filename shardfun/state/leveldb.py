@@ -31,6 +31,7 @@ from shardfun.model.delta import RecordBlock
 from shardfun.state.files import storage_error, sync_directory
 from shardfun.state.options import StoreOptions
 
+BLOCK_BYTES = 1024  # a cold read looks at a whole block: with LevelDB's 4 KiB a small record takes a third longer
 CHUNK_RECORDS = 2000
 CHUNK_BYTES = 4 << 20
 FILL_RECORDS = 250  # how often the size of a growing batch is looked at
@@ -98,6 +99,7 @@ class Database:
                     lru_cache_size=options.cache_bytes,
                     bloom_filter_bits=options.bloom_bits,
                     max_open_files=options.open_files_max,
+                    block_size=BLOCK_BYTES,
                     compression=None,  # a read of a cold key takes 8.7 us instead of 21, for three times the disk
                 )
             except plyvel.Error as error:
