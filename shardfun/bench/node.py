@@ -1,4 +1,4 @@
-"""A node under measurement: a Supervisor in this process, real shard processes, a folder that is removed afterwards."""
+"""A node under measurement: a node's supervisor in this process, real shard processes, a folder that is removed afterwards."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import trio
 
 from shardfun.config.loader import config_from_mapping
-from shardfun.supervisor import Supervisor
+from shardfun.supervisor import Node
 
 POLL_S = 0.005
 START_TIMEOUT_S = 60.0
@@ -29,14 +29,14 @@ def temporary_folder() -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def measured_node(settings: dict[str, Any], folder: Path) -> AsyncIterator[Supervisor]:
+async def measured_node(settings: dict[str, Any], folder: Path) -> AsyncIterator[Node]:
     """Run a node with ``settings`` on ``folder/data`` until the block ends, then kill it.
 
     Raises:
         ShardfunError: the node failed.
     """
     config = config_from_mapping({**settings, "data_dir": str(folder / "data")}, name="bench", directory=folder)
-    supervisor = Supervisor(config)
+    supervisor = Node(config)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(supervisor.run)
         with trio.fail_after(START_TIMEOUT_S):

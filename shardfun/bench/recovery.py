@@ -16,7 +16,7 @@ from shardfun.bench.counter import IDS, Progress
 from shardfun.bench.measure import machine, spread
 from shardfun.bench.node import POLL_S, measured_node, temporary_folder
 from shardfun.model.delta import CHECKPOINT_SEQUENCE_BITS
-from shardfun.supervisor import Supervisor
+from shardfun.supervisor import Node
 
 RECOVERY_TIMEOUT_S = 60.0
 SETTLE_S = 0.5
@@ -41,14 +41,14 @@ async def run_recovery(shards: int, kills: int, spares: int, rate: int) -> list[
     return results
 
 
-async def _settle(node: Supervisor, spares: int) -> None:
+async def _settle(node: Node, spares: int) -> None:
     with trio.fail_after(RECOVERY_TIMEOUT_S):
         while node.status().spares < spares:  # noqa: ASYNC110 - a supervisor has a status, not an event
             await trio.sleep(POLL_S)
     await trio.sleep(SETTLE_S)
 
 
-async def _kill_one(node: Supervisor, victim: int) -> dict[str, float]:
+async def _kill_one(node: Node, victim: int) -> dict[str, float]:
     incarnation = node.status().incarnation
     killed_at = time.time()
     os.kill(node.status().shards[victim].pid, signal.SIGKILL)

@@ -20,7 +20,7 @@ from shardfun.bench.counter import Progress
 from shardfun.bench.measure import cpu_seconds, machine, resident
 from shardfun.bench.node import measured_node, temporary_folder
 from shardfun.model.status import NodeStatus
-from shardfun.supervisor import Supervisor
+from shardfun.supervisor import Node
 
 IDS = 1000
 MADE_PER_S = 15_000  # what a machine makes for sure, which decides when the first one may be due
@@ -45,7 +45,7 @@ def _settings(shards: int, pending: int, value: str) -> dict[str, Any]:
     }
 
 
-async def _until(node: Supervisor, done: Callable[[NodeStatus], bool]) -> None:
+async def _until(node: Node, done: Callable[[NodeStatus], bool]) -> None:
     """Until the node's status is so, and a little longer."""
     with trio.fail_after(TIMEOUT_S):
         while not done(node.status()):  # noqa: ASYNC110 - a supervisor has a status, not an event
@@ -57,7 +57,7 @@ def _timers(status: NodeStatus) -> int:
     return sum(shard.timers for shard in status.shards)
 
 
-def _memory(node: Supervisor) -> tuple[int, int]:
+def _memory(node: Node) -> tuple[int, int]:
     """Of all shards: resident bytes, and those of them that are no pages of files."""
     parts = [resident(shard.pid) for shard in node.status().shards]
     return sum(all for all, _ in parts), sum(own for _, own in parts)

@@ -41,7 +41,7 @@ examples:
 """
 
 
-class Node(Protocol):
+class RunningNode(Protocol):
     """What this command needs of the supervisor."""
 
     async def run(self) -> NodeStatus:
@@ -123,14 +123,14 @@ def run(options: argparse.Namespace) -> int:
     if options.fresh and not options.yes and not _confirmed(config):
         say("shardfun: nothing was deleted, and nothing started")
         return EXIT_DECLINED
-    from shardfun.supervisor import Supervisor
+    from shardfun.supervisor import Node
 
     records_on_stdout = any(egress.kind == "stdout" for egress in config.egress.values())
     with open_display(wanted=not options.no_progress, stdout_has_records=records_on_stdout) as display:
         # After the display is up: then ``sys.stderr`` is what writes above it.
         log = config.log
         configure_logging(level=log.level, json=log.format == "json", file=log.file, stream=sys.stderr)
-        summary = trio.run(run_node, Supervisor(config, fresh=options.fresh, accept_loss=options.accept_loss), display)
+        summary = trio.run(run_node, Node(config, fresh=options.fresh, accept_loss=options.accept_loss), display)
     if options.json:
         print(msgspec.json.encode(summary).decode(), flush=True)
     else:
@@ -168,7 +168,7 @@ def _confirmed(config: Config) -> bool:
 
 
 # ---- while it runs -------------------------------------------------------------------------------------------------------
-async def run_node(node: Node, display: Display) -> Summary:
+async def run_node(node: RunningNode, display: Display) -> Summary:
     """Run a node, show how it is, and obey signals.
 
     Raises:
@@ -188,7 +188,7 @@ async def run_node(node: Node, display: Display) -> Summary:
 class Obedience:
     """What signals make of a node: the first asks it to stop at a checkpoint, a Ctrl-C after that stops it at once."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: RunningNode) -> None:
         self._node = node
         self._asked = False
         self.stopped_now = False

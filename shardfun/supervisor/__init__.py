@@ -5,7 +5,7 @@ written durably), ``postmortem`` (what a process died of), ``leftovers`` (what a
 somebody asks for), ``status`` (what it says of itself).
 """
 
-from shardfun.supervisor.node import Supervisor
+from shardfun.supervisor.node import Node
 from shardfun.supervisor.status import ask_for_letters, query_status
 
-__all__ = ["Supervisor", "ask_for_letters", "query_status"]
+__all__ = ["Node", "ask_for_letters", "query_status"]

@@ -72,7 +72,7 @@ LOSS_GRACE_S = 0.05
 log = structlog.get_logger("shardfun.supervisor")
 
 
-class Supervisor:
+class Node:
     """Runs one node.
 
     Args:

@@ -16,7 +16,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from shardfun.cli import run as command
 from shardfun.cli.progress import LineDisplay, NoDisplay
-from shardfun.cli.run import Node, run_node, summarize, summary_lines
+from shardfun.cli.run import RunningNode, run_node, summarize, summary_lines
 from shardfun.config import Config
 from shardfun.errors import EgressError
 from shardfun.model.status import NodeStatus
@@ -60,7 +60,7 @@ async def _signalled(node: FakeNode, *numbers: int) -> None:
 
 
 async def _run(node: FakeNode, *numbers: int) -> command.Summary:
-    checked: Node = node
+    checked: RunningNode = node
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_signalled, node, *numbers)
         return await run_node(checked, NoDisplay())
@@ -168,7 +168,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """The configurations that a supervisor was made with."""
     made: list[Config] = []
 
-    class Supervisor(FakeNode):
+    class Node(FakeNode):
         def __init__(self, config: Config, *, fresh: bool, accept_loss: bool) -> None:
             super().__init__()
             made.append(config)
@@ -176,7 +176,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
 
     import shardfun.supervisor
 
-    monkeypatch.setattr(shardfun.supervisor, "Supervisor", Supervisor)
+    monkeypatch.setattr(shardfun.supervisor, "Node", Node)
     monkeypatch.setattr(command, "configure_logging", lambda **_: None)
     return made
 
