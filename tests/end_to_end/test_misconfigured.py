@@ -8,7 +8,7 @@ import pytest
 from real_node import FILE_EGRESS, Node, error_lines, file_ingress
 
 from shardfun.errors import ApplicationImportError, DefinitionError
-from shardfun.shard.program import import_app
+from shardfun.sdk.importing import import_app
 
 EVENTS = file_ingress() + FILE_EGRESS
 UNROUTED = EVENTS.replace("events", "evnts")

@@ -10,7 +10,8 @@ import pytest
 from shardfun import App, Context
 from shardfun.config.schema import Config, EgressConfig, FailureConfig, FlowConfig, IngressConfig, MeshConfig, StateConfig
 from shardfun.errors import ApplicationImportError, ConfigurationError, DefinitionError
-from shardfun.shard.program import Application, import_app, limits_of
+from shardfun.sdk.importing import import_app
+from shardfun.shard.program import Application, limits_of
 
 
 def write(folder: Path, name: str, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
