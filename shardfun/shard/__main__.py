@@ -21,8 +21,8 @@ from shardfun.mesh.channel import Channel
 from shardfun.mesh.fabric import Endpoint
 from shardfun.model.control import Fatal, Heartbeat, Warm, encode_control
 from shardfun.model.exits import EXIT_BUG, EXIT_STORAGE
-from shardfun.shard.heartbeat import start_heartbeat
 from shardfun.sdk.importing import import_app
+from shardfun.shard.heartbeat import start_heartbeat
 from shardfun.shard.process import LAST_WORDS_S, ShardProcess, end_process
 from shardfun.shard.program import Application
 from shardfun.telemetry.logs import configure_logging

@@ -15,8 +15,8 @@ from shardfun.egress.file import FileEgress
 from shardfun.mesh.channel import Channel
 from shardfun.mesh.fabric import Endpoint
 from shardfun.model.control import Assign, Fatal, Ready, Reset, ToShard, decode_to_supervisor, encode_control
-from shardfun.shard.process import ShardProcess
 from shardfun.sdk.importing import import_app
+from shardfun.shard.process import ShardProcess
 from shardfun.shard.program import Application
 from shardfun.state.store import LevelDBStore
 
