@@ -159,6 +159,18 @@ class EgressError(ShardfunError):
     exit_code = 6
 
 
+class EventIdError(EgressError):
+    """Reading a stream cannot go on behind an event id: it is malformed, or of a stream that was begun anew."""
+
+    code = "event-id"
+
+
+class EventsGoneError(EventIdError):
+    """The records behind an event id were deleted, since newer ones needed the room."""
+
+    code = "events-gone"
+
+
 class BacklogLimitError(ShardfunError):
     """The messages waiting in a shard passed the hard limit: the application floods itself.
 
@@ -167,6 +179,22 @@ class BacklogLimitError(ShardfunError):
 
     code = "backlog-limit"
     exit_code = 7
+
+
+class BacklogFullError(ShardfunError):
+    """So many messages from outside wait for their checkpoint that no more are taken in.
+
+    Args:
+        retry_after_s: when to try again.
+    """
+
+    code = "backlog-full"
+    exit_code = 8
+    retry_after_s: float = 1.0
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class UnavailableError(ShardfunError):

@@ -1,0 +1,125 @@
+"""What stands in an intake log, as values, and what comes back for a request."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal, NamedTuple
+
+import cbor2
+import msgspec
+
+from shardfun.errors import ProtocolError
+from shardfun.model.keyspace import slot_of
+
+LOCAL: Final = "local"
+HTTP: Final = "http"
+OWNERS: Final = (LOCAL, HTTP)
+
+INTERNAL: Final = "~"
+"""Names of ingresses and egresses that begin so are the runtime's own; no configured one can."""
+
+
+class MessageEntry(NamedTuple):
+    """A message to a function.
+
+    Args:
+        target: typename; ``id`` with it is the address.
+        type: name of the payload's type; ``payload``: its CBOR, both as ``Targets.encode`` gives them.
+    """
+
+    target: str
+    id: str
+    type: str
+    payload: bytes
+
+
+class RecordEntry(NamedTuple):
+    """A record for the routers of an ingress of kind ``http``: a plain value as JSON has them."""
+
+    ingress: str
+    record: Any
+
+
+class RequestEntry(NamedTuple):
+    """A message whose reply is wanted.
+
+    Args:
+        key: what the request is known by; the same key asks for the same reply. An id: 1 to 4096 bytes.
+        anonymous: nobody will ask again with this key; what is known of it is forgotten when there is a reply.
+        digest: of what is asked; the same key with another digest is a conflict.
+        target, id, type, payload: as of a ``MessageEntry``.
+        owner: whose process waits for the reply.
+    """
+
+    key: str
+    anonymous: bool
+    digest: bytes
+    target: str
+    id: str
+    type: str
+    payload: bytes
+    owner: str
+
+
+Entry = MessageEntry | RecordEntry | RequestEntry
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What came of a request.
+
+    Args:
+        status: ``conflict``: the key belongs to another request, ``type`` and ``payload`` are empty.
+        type: name of the reply's type; ``payload``: its CBOR.
+    """
+
+    key: str
+    status: Literal["reply", "conflict"]
+    type: str
+    payload: bytes
+
+
+def ingress_name(owner: str) -> str:
+    """The name of the internal ingress that reads an owner's log."""
+    return f"{INTERNAL}{owner}"
+
+
+def is_internal(name: str) -> bool:
+    """Whether an ingress or egress is the runtime's own, which users need not see."""
+    return name.startswith(INTERNAL)
+
+
+def slot_of_entry(entry: Entry) -> int:
+    """The slot whose shard takes the entry in. Records of one ingress go to one shard, which keeps their order."""
+    match entry:
+        case MessageEntry():
+            return slot_of(entry.id)
+        case RecordEntry():
+            return slot_of(entry.ingress)
+        case RequestEntry():
+            return slot_of(entry.key)
+
+
+_KINDS: Final[tuple[type[Any], ...]] = (MessageEntry, RecordEntry, RequestEntry)
+
+
+def encode_entry(entry: Entry) -> bytes:
+    """An entry as CBOR.
+
+    Raises:
+        ValueError, TypeError: a record holds something that CBOR cannot carry (``cbor2.CBOREncodeError`` is one of them).
+    """
+    return cbor2.dumps([_KINDS.index(type(entry)), *entry])
+
+
+def decode_entry(raw: bytes) -> Entry:
+    """The entry back.
+
+    Raises:
+        ProtocolError: it is none.
+    """
+    try:
+        kind, *fields = cbor2.loads(raw)
+        entry: Entry = _KINDS[kind](*fields)
+    except (cbor2.CBORDecodeError, ValueError, TypeError, IndexError) as error:
+        msg = f"intake log: expected an entry of this version of shardfun: {error}"
+        raise ProtocolError(msg) from error
+    return entry
