@@ -30,7 +30,10 @@ NOT_SET: Final = "  # not set by default"
 
 # What these are depends on the name of the file; for the reference that is "shardfun".
 _NAMED_BY_FILE: Final = MappingProxyType({"name": "shardfun", "data_dir": "data/shardfun"})
-_EXAMPLES: Final = MappingProxyType({"app": "package.module:app", "file": "logs/node.log", "target": "namespace/name"})
+_EXAMPLES: Final = MappingProxyType(
+    {"app": "package.module:app", "file": "logs/node.log", "target": "namespace/name"}
+    | {"token_file": "http.token", "tls_certificate": "tls/certificate.pem", "tls_key": "tls/key.pem"}
+)
 _PATH_EXAMPLES: Final[MappingProxyType[Group, str]] = MappingProxyType(
     {"ingress": "data/records.jsonl", "egress": "data/results-{partition}.jsonl"}
 )
@@ -54,11 +57,12 @@ def default_reference() -> str:
     sections = []
     for spec in fields_of(Config):
         if spec.struct is not None and spec.key not in GROUPS:
-            sections.append((spec.key, spec.struct))
+            # a section that need not be there is not there either when this file is taken as it is
+            sections.append((f"[{spec.key}]" if spec.default is not None else f"#[{spec.key}]", spec.struct))
         elif spec.key not in GROUPS:
             lines += _setting(spec, docs, "PATH")
-    for key, kind in sections:
-        lines += ["", *_comment(_summary(kind)), f"[{key}]", *_settings(kind)]
+    for header, kind in sections:
+        lines += ["", *_comment(_summary(kind)), header, *_settings(kind)]
     for group in GROUPS:
         lines += _doors(group)
     return "\n".join(lines) + "\n"

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from shardfun.config.kinds import Group, load_kind
+from shardfun.config.listening import parse_listen
 from shardfun.config.units import Duration, Size, format_size, toml_key
 from shardfun.errors import ConfigurationError, DefinitionError
 from shardfun.model.address import check_typename
@@ -193,6 +194,56 @@ class LogConfig(Section, frozen=True, kw_only=True):
     """"console" is for reading, "json" is one object a line. A file is always JSON."""
 
 
+class HttpConfig(Section, frozen=True, kw_only=True):
+    """HTTP: a process that serves the node over HTTP. Without this section there is none."""
+
+    listen: str = "127.0.0.1:8484"
+    """The address and port; port 0 takes a free one, which the log and the status name. Beyond loopback a token_file is
+    needed: without one whoever reaches the port may do everything."""
+    token_file: Path | None = None
+    """A private file (mode 0600) with the token that clients send as 'Authorization: Bearer TOKEN'."""
+    tls_certificate: Path | None = None
+    """The certificate chain (PEM). With it and tls_key the door speaks HTTPS only."""
+    tls_key: Path | None = None
+    """The private key (PEM, a private file) of the certificate."""
+    body_bytes: Annotated[int, Size(1 << 10, 64 << 20)] = 1 << 20
+    """The largest body of a request, and the longest line of a stream of records."""
+    backlog_bytes: Annotated[int, Size(1 << 20)] = 64 << 20
+    """Accepted messages, requests and records that no complete checkpoint has read yet; beyond it clients are told to come
+    back later (429)."""
+    wait_max_s: Annotated[float, Duration(0.1, 3600)] = 60.0
+    """The longest time a request may wait for its reply ('?wait=')."""
+    idempotency_window_s: Annotated[float, Duration(1, 365 * 86_400)] = 86_400.0
+    """How long an Idempotency-Key and its reply are remembered after their last use."""
+    connections: Annotated[int, Meta(ge=1, le=100_000)] = 1000
+    """Open connections; one more is answered with 503."""
+    read_timeout_s: Annotated[float, Duration(0.1, 3600)] = 30.0
+    """Time a client has to send a whole request; of a stream of records, the longest silence."""
+    write_timeout_s: Annotated[float, Duration(0.1, 3600)] = 30.0
+    """Time a client has to take a piece of an answer, before its connection is closed."""
+    keep_alive_s: Annotated[float, Duration(0.1, 3600)] = 75.0
+    """An idle connection is closed after this time."""
+    heartbeat_s: Annotated[float, Duration(0.1, 3600)] = 15.0
+    """A stream of events that has nothing to say sends a comment this often."""
+    access_log: bool = False
+    """Log each request: method, route, status and time. Never its id, its body or its token."""
+
+    def __post_init__(self) -> None:
+        """Raise ``ConfigurationError`` for settings that contradict each other."""
+        try:
+            listen = parse_listen(self.listen)
+        except ValueError as error:
+            raise ConfigurationError(f"listen: {error}") from error
+        if self.token_file is None and not listen.loopback:
+            raise ConfigurationError(
+                f"listen: expected a token_file beside an address beyond loopback, got {self.listen!r} without one; "
+                "whoever reaches the port could do everything"
+            )
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            key = "tls_key" if self.tls_key is None else "tls_certificate"
+            raise ConfigurationError(f"{key}: required: a certificate and its key belong together")
+
+
 class IngressConfig(Section, frozen=True, kw_only=True):
     """One ingress: where events come from."""
 
@@ -251,6 +302,7 @@ class Config(Section, frozen=True, kw_only=True):
     timers: TimersConfig = TimersConfig()
     supervision: SupervisionConfig = SupervisionConfig()
     log: LogConfig = LogConfig()
+    http: HttpConfig | None = None
     ingress: dict[str, IngressConfig] = {}
     egress: dict[str, EgressConfig] = {}
 

@@ -207,7 +207,7 @@ def test_variables_that_others_set_are_ignored_but_misspelled_ones_are_not(folde
 
 
 def test_every_setting_can_come_from_the_environment(folder: Path) -> None:
-    defaults = msgspec.to_builtins(_load(folder, APP).to_dict())
+    defaults = msgspec.to_builtins(_load(folder, APP + "[http]\n").to_dict())
     assert len(setting_paths()) > 30
     for path in setting_paths():
         variable = "SHARDFUN_" + "__".join(path).upper()
@@ -332,3 +332,27 @@ def test_from_a_mapping(tmp_path: Path) -> None:
 def test_made_by_hand_checks_across_settings_run() -> None:
     with pytest.raises(ConfigurationError, match="buffer_frames"):
         MeshConfig(window_frames=30)
+
+
+class TestHttp:
+    @pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:8484", "localhost:80"])
+    def test_loopback_needs_no_token(self, folder: Path, listen: str) -> None:
+        assert _load(folder, f'{APP}[http]\nlisten = "{listen}"\n').http is not None
+
+    def test_without_the_section_there_is_no_door(self, folder: Path) -> None:
+        assert _load(folder, APP).http is None
+
+    @pytest.mark.parametrize("listen", ["0.0.0.0:8484", "[::]:8484", "192.0.2.1:8484"])
+    def test_beyond_loopback_a_token_is_needed(self, folder: Path, listen: str) -> None:
+        (problem,) = _problems(folder, f'{APP}[http]\nlisten = "{listen}"\n')
+        assert "http.listen: expected a token_file beside an address beyond loopback" in problem
+        assert _load(folder, f'{APP}[http]\nlisten = "{listen}"\ntoken_file = "t"\n').http is not None
+
+    @pytest.mark.parametrize("listen", ["8484", "example.org:80", "127.0.0.1", "127.0.0.1:99999", "::1:80", "300.1.1.1:80", ""])
+    def test_a_listen_address_is_an_address_and_a_port(self, folder: Path, listen: str) -> None:
+        (problem,) = _problems(folder, f'{APP}[http]\nlisten = "{listen}"\n')
+        assert "http.listen: expected an address and a port" in problem
+
+    def test_certificate_and_key_belong_together(self, folder: Path) -> None:
+        (problem,) = _problems(folder, f'{APP}[http]\ntls_certificate = "c.pem"\n')
+        assert "http.tls_key: required: a certificate and its key belong together" in problem

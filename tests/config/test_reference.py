@@ -9,7 +9,7 @@ from pathlib import Path
 from shardfun.config import load_config
 from shardfun.config.loader import setting_paths
 from shardfun.config.reference import NOT_SET, default_reference
-from shardfun.config.schema import Config
+from shardfun.config.schema import Config, HttpConfig
 
 FILE = Path(__file__).parents[2] / "conf" / "shardfun.toml"
 
@@ -40,6 +40,7 @@ def test_its_commented_values_are_the_defaults(tmp_path: Path) -> None:
         data_dir=tmp_path / "data" / "shardfun",
         ingress=config.ingress,
         egress=config.egress,
+        http=HttpConfig(),
     )
     assert config == expected
     assert "\nshards = 2\n" in copy.read_text()
@@ -50,7 +51,7 @@ def test_every_setting_is_in_it_with_a_sentence() -> None:
     section = ""
     found = []
     for before, line in pairwise(lines):
-        if header := re.fullmatch(r"\[(\w+)\]", line):
+        if header := re.fullmatch(r"#?\[(\w+)\]", line):
             section = header[1]
         elif line.startswith(("#[ingress", "#[egress")):
             break
