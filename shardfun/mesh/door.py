@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pynng
@@ -13,7 +13,7 @@ from shardfun.errors import UnavailableError
 
 QUESTION_BYTES_MAX = 64 << 10
 ANSWER_BYTES_MAX = 16 << 20
-QUESTIONS_AT_ONCE = 8
+QUESTIONS_AT_ONCE = 64
 
 Answerer = Callable[[bytes], Awaitable[bytes]]
 
@@ -38,6 +38,38 @@ async def _answer_in_turn(socket: pynng.Rep0, answer: Answerer) -> None:
             raw = await answer(question)
             with contextlib.suppress(pynng.NNGException):  # who asked may be gone
                 await context.asend(raw)
+
+
+class Asker:
+    """Asks a node from a Trio program, many questions at once over one connection. Made by ``open_asker``."""
+
+    def __init__(self, url: str, socket: pynng.Req0) -> None:
+        self._url = url
+        self._socket = socket
+
+    async def ask(self, question: bytes, timeout_s: float) -> bytes:
+        """Ask; may be called by many tasks, and cancelled.
+
+        Raises:
+            UnavailableError: nobody answers in time.
+        """
+        reason = f"no answer within {timeout_s:g} s"
+        try:
+            with trio.move_on_after(timeout_s), self._socket.new_context() as context:
+                await context.asend(question)
+                answer: bytes = await context.arecv()
+                return answer
+        except pynng.NNGException as error:
+            reason = str(error)
+        raise UnavailableError(f"the node does not answer at {self._url}: {reason}")
+
+
+@contextlib.contextmanager
+def open_asker(url: str) -> Iterator[Asker]:
+    """Open a connection to a node's door; it need not be there yet, and may go away and come back."""
+    with pynng.Req0(recv_max_size=ANSWER_BYTES_MAX) as socket:
+        socket.dial(url, block=False)
+        yield Asker(url, socket)
 
 
 def ask(url: str, question: bytes, timeout_s: float) -> bytes:

@@ -104,7 +104,34 @@ class Letters(_Message, frozen=True, array_like=True, tag="letters"):
     limit: int
 
 
-ToShard = Assign | Reset | Start | Trigger | Abort | Complete | Finish | Letters
+class LookAt(_Message, frozen=True, array_like=True, tag="look-at"):
+    """Read the state of an address; the answer is ``Found``, with what ``shard.queries`` makes.
+
+    ``after``: where a page of ``part`` begins, as in the token of an earlier answer.
+    """
+
+    incarnation: int
+    request: int
+    target: str
+    id: str
+    at: Literal["live", "checkpoint"]
+    part: str | None
+    after: str | None
+    limit: int
+
+
+class ListIds(_Message, frozen=True, array_like=True, tag="list-ids"):
+    """Find ids of a type that have something stored, from a place in the order of all (slot and id) on; the answer is ``Found``."""
+
+    incarnation: int
+    request: int
+    typename: str
+    slot: int
+    after: bytes
+    limit: int
+
+
+ToShard = Assign | Reset | Start | Trigger | Abort | Complete | Finish | Letters | LookAt | ListIds
 
 
 # ---- shard to supervisor -------------------------------------------------------------------------------------------------
@@ -229,7 +256,21 @@ class LettersDone(_Message, frozen=True, array_like=True, tag="letters-done"):
     error: str
 
 
-ToSupervisor = Warm | Ready | Prepared | Refused | Applied | Changed | Loss | Fatal | Heartbeat | LettersDone
+class Found(_Message, frozen=True, array_like=True, tag="found"):
+    """The answer to ``LookAt`` or ``ListIds``.
+
+    ``checkpoint``: the last applied one. ``code``: why there is no answer, as in ``errors``; ``reason``: for people.
+    """
+
+    incarnation: int
+    request: int
+    checkpoint: int
+    answer: dict[str, Any]
+    code: str
+    reason: str
+
+
+ToSupervisor = Warm | Ready | Prepared | Refused | Applied | Changed | Loss | Fatal | Heartbeat | LettersDone | Found
 
 
 def encode_control(message: ToShard | ToSupervisor) -> bytes:

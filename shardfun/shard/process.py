@@ -47,6 +47,8 @@ from shardfun.model.control import (
     Heartbeat,
     Letters,
     LettersDone,
+    ListIds,
+    LookAt,
     Loss,
     Ready,
     Reset,
@@ -234,6 +236,8 @@ class ShardProcess:
                         self._perform()
                 case Letters():
                     self._letters(message)
+                case LookAt() | ListIds():
+                    pass
                 case Finish():
                     self._finishing = self._core is not None and message.incarnation == self._core.incarnation
                 case _:

@@ -22,6 +22,8 @@ from shardfun.model.control import (
     Complete,
     Finish,
     Letters,
+    ListIds,
+    LookAt,
     Loss,
     Ready,
     Reset,
@@ -109,7 +111,7 @@ class ShardProcess:
                 if self.running_core is not None and message.incarnation == self.running_core.incarnation:
                     self._finishing = True
                     self.note("finish")
-            case Assign() | Letters():
+            case Assign() | Letters() | LookAt() | ListIds():
                 raise AssertionError(
                     "simulated processes are assigned when they are made, and nobody asks for their dead letters"
                 )

@@ -22,6 +22,7 @@ from shardfun.model.control import (
     Changed,
     Complete,
     Fatal,
+    Found,
     Heartbeat,
     LettersDone,
     Loss,
@@ -122,7 +123,7 @@ class Supervisor:
                 coordinator.on_changed(message)
             case Loss():
                 coordinator.on_loss(message, now)
-            case Heartbeat() | Warm() | Fatal() | LettersDone():
+            case Heartbeat() | Warm() | Fatal() | LettersDone() | Found():
                 raise AssertionError("simulated processes send none of these")
             case _:
                 assert_never(message)

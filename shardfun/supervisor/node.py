@@ -35,12 +35,13 @@ from shardfun.core.coordinator import (
 from shardfun.core.membership import Change, Member
 from shardfun.egress.registry import find_kind as find_egress
 from shardfun.errors import ShardfunError, StorageError, UnavailableError
-from shardfun.mesh.door import answer_questions
+from shardfun.mesh.door import ANSWER_BYTES_MAX, answer_questions
 from shardfun.model.control import (
     Applied,
     Assign,
     Changed,
     Fatal,
+    Found,
     Heartbeat,
     LettersDone,
     Loss,
@@ -53,8 +54,9 @@ from shardfun.model.control import (
     Warm,
 )
 from shardfun.model.delta import checkpoint_name
-from shardfun.model.questions import STATUS, Refusal, decode_question
+from shardfun.model.questions import STATUS, LettersAnswer, LettersQuestion, QueryAnswer, Question, Refusal, decode_question
 from shardfun.model.status import NodeStatus
+from shardfun.sdk.launch import Launch
 from shardfun.state.directory import DataDirectory, JobIdentity, NodeRecord
 from shardfun.state.files import DIRECTORY_MODE, storage_error
 from shardfun.supervisor.disk import FULL, Disk, manifest_of
@@ -63,6 +65,7 @@ from shardfun.supervisor.letters import LetterDesk
 from shardfun.supervisor.liveness import overdue
 from shardfun.supervisor.pool import Pool, ShardHandle
 from shardfun.supervisor.postmortem import examine
+from shardfun.supervisor.queries import QueryDesk
 from shardfun.supervisor.status import finished_status, node_status, shard_status
 
 TICK_S = 0.25
@@ -78,10 +81,14 @@ class Node:
     Args:
         fresh: begin anew: delete the state in the data directory and the outputs of the egresses.
         accept_loss: if the newest manifest is damaged, go back to an older checkpoint.
+        launch: how its processes find the application, if not by importing it by name.
     """
 
-    def __init__(self, config: Config, *, fresh: bool = False, accept_loss: bool = False) -> None:
+    def __init__(self, config: Config, *, fresh: bool = False, accept_loss: bool = False, launch: Launch | None = None) -> None:
         self.config = config
+        self.running = trio.Event()
+        """Set when all shards run for the first time."""
+        self._launch = Launch() if launch is None else launch
         self._fresh = fresh
         self._accept_loss = accept_loss
         self._directory = DataDirectory(config.data_dir)
@@ -99,6 +106,7 @@ class Node:
         self._tick_now = trio.Event()
         self._disk: Disk | None = None
         self._letters: LetterDesk | None = None
+        self._queries: QueryDesk | None = None
         self._started_at = time.monotonic()
         self._outcome = ""
         self._ended = False
@@ -183,7 +191,8 @@ class Node:
         assert self._coordinator is not None
         self._disk = Disk(self._fail)
         self._letters = LetterDesk(self._coordinator, self.config.shards, self._send, self._perform)
-        self._pool = Pool(self.config, self._runtime_dir, self._receive, self._died, self._write_node, self._fail)
+        self._queries = QueryDesk(self._coordinator, self.config.shards, self._send, self._perform)
+        self._pool = Pool(self.config, self._runtime_dir, self._receive, self._died, self._write_node, self._fail, self._launch)
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -202,6 +211,8 @@ class Node:
             if cause is None:
                 raise
             raise cause from group
+        finally:
+            self._queries.close()
 
     def request_stop(self) -> None:
         """Take one more checkpoint, publish what it holds, and stop. The next run continues there."""
@@ -254,6 +265,8 @@ class Node:
         self._tick_now.set()
         if self._letters is not None:
             self._letters.wake()
+        if self._queries is not None:
+            self._queries.wake()
 
     def _send(self, shard: int, message: ToShard) -> None:
         handle = self._serving.get(shard)
@@ -320,6 +333,9 @@ class Node:
             case LettersDone():
                 assert self._letters is not None
                 self._letters.on_done(shard, message)
+            case Found():
+                assert self._queries is not None
+                self._queries.on_found(shard, message)
             case Loss():
                 assert self._nursery is not None
                 self._nursery.start_soon(self._on_loss, message)
@@ -339,6 +355,7 @@ class Node:
     def _log_running(self) -> None:
         coordinator = self._coordinator
         assert coordinator is not None
+        self.running.set()
         took_ms = round((coordinator.statistics.last_recovery or 0) * 1000)
         if coordinator.statistics.recoveries:
             log.info(
@@ -430,10 +447,25 @@ class Node:
         if question == STATUS:
             return msgspec.json.encode(self.status())
         try:
-            assert self._letters is not None
-            return msgspec.json.encode(await self._letters.answer(decode_question(question)))
+            raw = msgspec.json.encode(await self.answer(decode_question(question)))
+            if len(raw) > ANSWER_BYTES_MAX:
+                raise UnavailableError(f"the answer has {len(raw)} bytes, more than {ANSWER_BYTES_MAX}; ask for less at once")
         except ShardfunError as error:
             return msgspec.json.encode(Refusal(code=error.code, message=str(error), exit_code=error.exit_code))
+        return raw
+
+    async def answer(self, question: Question) -> LettersAnswer | QueryAnswer:
+        """Answer a question about dead letters or state, or take a checkpoint, while the node runs.
+
+        Raises:
+            UnavailableError: it does not run, or cannot answer in time.
+            ShardfunError: why there is no answer, see ``LetterDesk.answer`` and ``QueryDesk.answer``.
+        """
+        if self._letters is None or self._queries is None:
+            raise UnavailableError("the node has not started yet")
+        if isinstance(question, LettersQuestion):
+            return await self._letters.answer(question)
+        return await self._queries.answer(question)
 
     def _write_node(self) -> None:
         """Keep on disk who runs here, for ``status`` and for the clean-up of the next start."""

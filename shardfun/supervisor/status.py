@@ -11,12 +11,12 @@ import msgspec
 from shardfun.config.schema import Config
 from shardfun.core.coordinator import Coordinator, State
 from shardfun.core.membership import Member
-from shardfun.errors import UnavailableError, error_of
+from shardfun.errors import UnavailableError
 from shardfun.mesh.door import ask
 from shardfun.model.delta import checkpoint_name
-from shardfun.model.questions import STATUS, LettersAnswer, LettersQuestion, Refusal, decode_answer
+from shardfun.model.questions import STATUS
 from shardfun.model.status import CheckpointStatus, NodeStatus, ShardStatus
-from shardfun.state.directory import DataDirectory
+from shardfun.supervisor.ask import door_of
 from shardfun.supervisor.pool import ShardHandle
 
 LONG_RUN_S = 1.0  # a function that runs for longer is named
@@ -127,34 +127,13 @@ def node_status(
     )
 
 
-def _door_of(data_dir: Path) -> str:
-    record = DataDirectory(data_dir).read_node()
-    if record is None:
-        msg = f"no node runs on {data_dir}; start one with 'shardfun run CONFIG'"
-        raise UnavailableError(msg)
-    return record.url
-
-
-def ask_for_letters(data_dir: Path, question: LettersQuestion, timeout_s: float) -> LettersAnswer:
-    """Ask the node that runs on a data directory about dead letters, from another process.
-
-    Raises:
-        UnavailableError: no node runs there, or it does not answer in time.
-        ShardfunError: it refuses, and says why.
-    """
-    answer = decode_answer(ask(_door_of(data_dir), msgspec.json.encode(question), timeout_s))
-    if isinstance(answer, Refusal):
-        raise error_of(answer.code, answer.message, answer.exit_code)
-    return answer
-
-
 def query_status(data_dir: Path, timeout_s: float = 2.0) -> NodeStatus:
     """The status of the node that runs on a data directory, from another process.
 
     Raises:
         UnavailableError: no node runs there, or it does not answer in time.
     """
-    url = _door_of(data_dir)
+    url = door_of(data_dir)
     deadline = time.monotonic() + timeout_s
     raw = ask(url, STATUS, max(0.01, deadline - time.monotonic()))
     try:

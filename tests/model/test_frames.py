@@ -93,6 +93,9 @@ MESSAGES = [
     control.Finish(3),
     control.Letters(3, 5, "list", [], None, 10),
     control.Letters(3, 6, "replay", [b"\0\0d" + bytes(14)], "a/b", 1),
+    control.LookAt(3, 7, "a/b", "é", "live", None, None, 10),
+    control.LookAt(3, 8, "a/b", "1", "checkpoint", "prices", "bUFB", 1),
+    control.ListIds(3, 9, "a/b", 5, b"\xff", 100),
     control.Warm(17),
     control.Ready(3, {2: "tcp://127.0.0.1:1"}, ["note"]),
     control.Prepared(
@@ -110,6 +113,7 @@ MESSAGES = [
         parked=[b"k" * 16],
     ),
     control.LettersDone(3, 5, [(b"\0\0d" + bytes(14), b"content")], 7, ["", "missing"], 8, ""),
+    control.Found(3, 7, 8, {"fields": {"n": 2**70, "b": None}}, "", ""),
     control.Refused(3, 8, "disk full"),
     control.Applied(3, 8),
     control.Changed(3, urgent=True),

@@ -1,0 +1,126 @@
+"""Asks a running node from another process: for the command line (blocking) and for programs on Trio, such as the HTTP door."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from shardfun.errors import ProtocolError, UnavailableError, error_of
+from shardfun.mesh.door import Asker, ask, open_asker
+from shardfun.model.questions import (
+    CheckpointAnswer,
+    CheckpointQuestion,
+    LettersAnswer,
+    LettersQuestion,
+    ListAnswer,
+    ListQuestion,
+    Question,
+    Refusal,
+    StateAnswer,
+    StateQuestion,
+    decode_answer,
+)
+from shardfun.state.directory import DataDirectory
+
+STATE_WAIT_S = 15.0
+CHECKPOINT_WAIT_S = 90.0
+"""More than a node waits for a shard or a checkpoint, so that it is the node that says what is wrong."""
+
+A = TypeVar("A")
+
+
+def door_of(data_dir: Path) -> str:
+    """Where the node that runs on a data directory answers.
+
+    Raises:
+        UnavailableError: none runs there.
+    """
+    record = DataDirectory(data_dir).read_node()
+    if record is None:
+        msg = f"no node runs on {data_dir}; start one with 'shardfun run CONFIG'"
+        raise UnavailableError(msg)
+    return record.url
+
+
+# ---- blocking ------------------------------------------------------------------------------------------------------------
+def ask_for_letters(data_dir: Path, question: LettersQuestion, timeout_s: float) -> LettersAnswer:
+    """Ask the node that runs on a data directory about dead letters, from another process.
+
+    Raises:
+        UnavailableError: no node runs there, or it does not answer in time.
+        ShardfunError: it refuses, and says why.
+    """
+    return _ask(data_dir, question, LettersAnswer, timeout_s)
+
+
+def ask_state(data_dir: Path, question: StateQuestion, timeout_s: float = STATE_WAIT_S) -> StateAnswer:
+    """Ask for the state of an address. Raises as ``ask_for_letters``."""
+    return _ask(data_dir, question, StateAnswer, timeout_s)
+
+
+def ask_list(data_dir: Path, question: ListQuestion, timeout_s: float = STATE_WAIT_S) -> ListAnswer:
+    """Ask for ids of a function type. Raises as ``ask_for_letters``."""
+    return _ask(data_dir, question, ListAnswer, timeout_s)
+
+
+def take_checkpoint(data_dir: Path, timeout_s: float = CHECKPOINT_WAIT_S) -> CheckpointAnswer:
+    """Wait until a checkpoint is complete that was cut after this call. Raises as ``ask_for_letters``."""
+    return _ask(data_dir, CheckpointQuestion(), CheckpointAnswer, timeout_s)
+
+
+def _ask(data_dir: Path, question: Question, expected: type[A], timeout_s: float) -> A:
+    return _expect(ask(door_of(data_dir), msgspec.json.encode(question), timeout_s), expected)
+
+
+def _expect(raw: bytes, expected: type[A]) -> A:
+    answer = decode_answer(raw)
+    if isinstance(answer, Refusal):
+        raise error_of(answer.code, answer.message, answer.exit_code)
+    if not isinstance(answer, expected):
+        raise ProtocolError(f"answer of the node: expected {expected.__name__}, got {type(answer).__name__}")
+    return answer
+
+
+# ---- Trio ----------------------------------------------------------------------------------------------------------------
+class NodeClient:
+    """Asks one node, many questions at once over one connection. Made by ``open_client``.
+
+    Methods raise as the functions above, and may be cancelled.
+    """
+
+    def __init__(self, asker: Asker) -> None:
+        self._asker = asker
+
+    async def ask_raw(self, question: bytes, timeout_s: float) -> bytes:
+        """Ask in bytes, such as ``STATUS``."""
+        return await self._asker.ask(question, timeout_s)
+
+    async def letters(self, question: LettersQuestion, timeout_s: float = CHECKPOINT_WAIT_S) -> LettersAnswer:
+        """Look at dead letters, or change some."""
+        return await self._ask(question, LettersAnswer, timeout_s)
+
+    async def state(self, question: StateQuestion, timeout_s: float = STATE_WAIT_S) -> StateAnswer:
+        """The state of an address."""
+        return await self._ask(question, StateAnswer, timeout_s)
+
+    async def ids(self, question: ListQuestion, timeout_s: float = STATE_WAIT_S) -> ListAnswer:
+        """Ids of a function type."""
+        return await self._ask(question, ListAnswer, timeout_s)
+
+    async def checkpoint(self, timeout_s: float = CHECKPOINT_WAIT_S) -> CheckpointAnswer:
+        """Wait for a complete checkpoint that was cut after this call."""
+        return await self._ask(CheckpointQuestion(), CheckpointAnswer, timeout_s)
+
+    async def _ask(self, question: Question, expected: type[A], timeout_s: float) -> A:
+        return _expect(await self._asker.ask(msgspec.json.encode(question), timeout_s), expected)
+
+
+@contextmanager
+def open_client(url: str) -> Iterator[NodeClient]:
+    """Connect to a node (see ``door_of``); it need not be there yet."""
+    with open_asker(url) as asker:
+        yield NodeClient(asker)
