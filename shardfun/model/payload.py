@@ -15,7 +15,7 @@ import inspect
 import typing
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, Final
 
 import cbor2
 import msgspec
@@ -27,6 +27,8 @@ from shardfun.model.scalars import columns_of, decode_scalars, encode_any_scalar
 from shardfun.model.upgrade import EarlierType, Upgrade, earlier_types, versioned
 
 SCALARS: frozenset[type] = frozenset((int, str, float, bool, bytes, type(None)))
+MAIN_ELSEWHERE: Final = "__shardfun_main__"
+"""The name of the user's ``__main__`` in the processes of its node: so that what stands below its guard is not run there, too."""
 _CONTAINERS: dict[Any, type] = {list: list, dict: dict, set: set, tuple: tuple, frozenset: frozenset}
 
 
@@ -313,11 +315,15 @@ def _flat_fields(annotation: Any) -> dict[str, Any]:
 
 
 def type_name(annotation: Any) -> str:
-    """The name of a declared type in frames and queues."""
+    """The name of a declared type in frames and queues.
+
+    Types of a script are ``__main__.Name`` in every process of a node, also in those that have loaded it under another name.
+    """
     if isinstance(annotation, type) and not typing.get_args(annotation):
         name = annotation.__qualname__
-        return name if annotation.__module__ == "builtins" else f"{annotation.__module__}.{name}"
-    return str(annotation)
+        module = "__main__" if annotation.__module__ == MAIN_ELSEWHERE else annotation.__module__
+        return name if module == "builtins" else f"{module}.{name}"
+    return str(annotation).replace(f"{MAIN_ELSEWHERE}.", "__main__.")
 
 
 END_TYPE = PayloadType("shardfun.end", End, End, immutable=True)

@@ -48,6 +48,13 @@ def import_app(reference: str) -> App:
     return found
 
 
+def failure_of(error: BaseException) -> str:
+    """What has gone wrong in code of the user, and where, on one line; of a group, the first error in it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{_said(error)}{_place(error)}"
+
+
 def _said(error: BaseException) -> str:
     text = str(error.msg) if isinstance(error, SyntaxError) else str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

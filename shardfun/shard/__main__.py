@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import cbor2
+import msgspec
 import structlog
 import trio
 
@@ -22,6 +23,7 @@ from shardfun.mesh.fabric import Endpoint
 from shardfun.model.control import Fatal, Heartbeat, Warm, encode_control
 from shardfun.model.exits import EXIT_BUG, EXIT_STORAGE
 from shardfun.sdk.importing import import_app
+from shardfun.sdk.launch import Launch, prepare
 from shardfun.shard.heartbeat import start_heartbeat
 from shardfun.shard.process import LAST_WORDS_S, ShardProcess, end_process
 from shardfun.shard.program import Application
@@ -40,6 +42,7 @@ def main() -> int:
     control = Channel(CONTROL_BUFFER_FRAMES, lambda: None)
     control.dial(bootstrap["control"])
     try:
+        prepare(msgspec.convert(bootstrap["launch"], Launch))
         config = Config.from_dict(bootstrap["config"])
         application = Application(config, import_app(config.app))
     except ShardfunError as error:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cbor2
+import msgspec
 import structlog
 import trio
 
@@ -21,6 +22,7 @@ from shardfun.core.poison import Cause
 from shardfun.errors import ChannelLossError, ProtocolError, UnavailableError
 from shardfun.mesh.channel import Channel
 from shardfun.model.control import Heartbeat, ToShard, ToSupervisor, Warm, decode_to_supervisor, encode_control
+from shardfun.sdk.launch import Launch
 from shardfun.telemetry.logs import forward_line
 
 CONTROL_BUFFER_FRAMES = 256
@@ -85,8 +87,11 @@ class ShardHandle:
         return f"{text}: {self.kill_reason}" if self.kill_reason else text
 
     def close(self) -> None:
-        """Release the control socket."""
+        """Release the control socket, and the pipes of a process that has ended."""
         self._channel.close()
+        for pipe in (self.process.stdin, self.process.stderr):
+            if isinstance(pipe, trio.lowlevel.FdStream):
+                pipe.close()
 
     async def messages(self, deliver: Callable[[ShardHandle, ToSupervisor], None]) -> None:
         """Deliver what the shard sends, until the socket is closed. A damaged message ends the process."""
@@ -111,6 +116,7 @@ class Pool:
         runtime_dir: for control sockets.
         deliver: gets every message of every process; ``died``: every exit, after the process is reaped.
         changed: called when a process was started or has ended (the list of pids is kept on disk).
+        launch: how the processes find the application.
     """
 
     def __init__(
@@ -121,6 +127,7 @@ class Pool:
         died: Callable[[ShardHandle], None],
         changed: Callable[[], None],
         failed: Callable[[UnavailableError], None],
+        launch: Launch,
     ) -> None:
         self.handles: list[ShardHandle] = []
         self._config = config
@@ -129,6 +136,7 @@ class Pool:
         self._died = died
         self._changed = changed
         self._failed = failed
+        self._launch = launch
         self._serial = 0
         self._starting = 0
         self._wanted = 0
@@ -186,13 +194,17 @@ class Pool:
         """One process from start to exit."""
         self._serial += 1
         channel = Channel(CONTROL_BUFFER_FRAMES, lambda: None)
-        url = channel.listen(f"ipc://{self._runtime_dir / f'c-{self._serial}.ipc'}")
-        process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", "shardfun.shard"],
-            stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
+        try:
+            url = channel.listen(f"ipc://{self._runtime_dir / f'c-{self._serial}.ipc'}")
+            process = await trio.lowlevel.open_process(
+                [sys.executable, "-m", "shardfun.shard"],
+                stdin=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except BaseException:  # cancelled, mostly; there is no process then
+            channel.close()
+            raise
         handle = ShardHandle(process, channel, trio.current_time())
         self.handles.append(handle)
         self._changed()
@@ -216,7 +228,7 @@ class Pool:
                 with trio.CancelScope(shield=True), trio.move_on_after(REAP_TIMEOUT_S):
                     await process.wait()
                 self._forget(handle)
-            channel.close()
+            handle.close()
 
     async def _limit_start(self, handle: ShardHandle) -> None:
         limit = self._config.supervision.start_timeout_s
@@ -268,6 +280,7 @@ class Pool:
             "runtime_dir": str(self._runtime_dir),
             "log_level": self._config.log.level,
             "config": self._config.to_dict(),
+            "launch": msgspec.to_builtins(self._launch),
         }
         assert handle.process.stdin is not None
         try:
