@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from shardfun.model.delta import DeltaHeader, DeltaSummary, RecordBlock, StoredDelta
@@ -80,11 +81,15 @@ class Partition:
     Args:
         index: 0-based, the shard's number; ``count`` the number of partitions.
         owns: tells whether this partition reads the record with that key.
+        job: whose data this is: 32 hex digits, drawn when the data directory is made (also anew with ``--fresh``).
+        data_dir: of the node.
     """
 
     index: int
     count: int
     owns: Callable[[str], bool]
+    job: str = ""
+    data_dir: Path = Path()
 
 
 class IngressReader(Protocol):

@@ -268,7 +268,13 @@ class ShardProcess:
         identity = ShardIdentity(message.job, message.shard, message.shards)
         self._place = Place(identity, Path(message.directory))
         self._context.shard = identity.shard
-        partition = Partition(identity.shard, identity.shards, lambda key: owner_of(key, identity.shards) == identity.shard)
+        partition = Partition(
+            identity.shard,
+            identity.shards,
+            lambda key: owner_of(key, identity.shards) == identity.shard,
+            identity.job,
+            self._config.data_dir,
+        )
         self._readers = self._application.readers(partition)
         self._sinks = self._application.sinks(partition)
         self._egress = Egress(self._sinks, self._publishing, self._fatal)

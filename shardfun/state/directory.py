@@ -49,6 +49,7 @@ _JOB_FORM = FileForm(b"sfjob--\n", 1, "job file")
 _INCARNATION_FORM = FileForm(b"sfincar\n", 1, "incarnation file")
 _SHARD = re.compile(r"shard-\d{1,6}")
 _FILES = ("lock", "job", "incarnation", "node.json")
+_FOLDERS = ("streams",)  # of egresses, which know what is in them
 _IGNORED = ("lost+found",)  # a directory that is a mount point
 
 
@@ -366,7 +367,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _ours(name: str) -> bool:
-    known = (*_FILES, *_IGNORED, "manifests")
+    known = (*_FILES, *_FOLDERS, *_IGNORED, "manifests")
     return name.removesuffix(TEMPORARY_SUFFIX) in known or _SHARD.fullmatch(name) is not None
 
 
