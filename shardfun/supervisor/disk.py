@@ -8,18 +8,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
 import trio
 
 from shardfun.core.coordinator import WriteManifest
 from shardfun.errors import ShardfunError, StorageError
 from shardfun.state.manifest import MANIFEST_FORMAT, Manifest, ShardDelta
+from shardfun.telemetry.node_log import NodeLog
 
 JOBS_MAX = 100
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FULL_RETRY_S = 1.0
 
-log = structlog.get_logger("shardfun.supervisor")
+log = NodeLog("shardfun.supervisor")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import assert_never
 
 import msgspec
-import structlog
 import trio
 
 from shardfun import errors
@@ -67,12 +66,13 @@ from shardfun.supervisor.pool import Pool, ShardHandle
 from shardfun.supervisor.postmortem import examine
 from shardfun.supervisor.queries import QueryDesk
 from shardfun.supervisor.status import finished_status, node_status, shard_status
+from shardfun.telemetry.node_log import NodeLog
 
 TICK_S = 0.25
 RUNTIME_NAME_BYTES = 6
 LOSS_GRACE_S = 0.05
 
-log = structlog.get_logger("shardfun.supervisor")
+log = NodeLog("shardfun.supervisor")
 
 
 class Node:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import cbor2
 import msgspec
-import structlog
 import trio
 
 from shardfun.config.schema import Config
@@ -24,6 +23,7 @@ from shardfun.mesh.channel import Channel
 from shardfun.model.control import Heartbeat, ToShard, ToSupervisor, Warm, decode_to_supervisor, encode_control
 from shardfun.sdk.launch import Launch
 from shardfun.telemetry.logs import forward_line
+from shardfun.telemetry.node_log import NodeLog
 
 CONTROL_BUFFER_FRAMES = 256
 CONTROL_QUEUE_MAX = 1000
@@ -32,7 +32,7 @@ REAP_TIMEOUT_S = 10.0
 LAST_LOG_LINES_S = 0.5
 LOG_LINE_BYTES_MAX = 1 << 20
 
-log = structlog.get_logger("shardfun.supervisor")
+log = NodeLog("shardfun.supervisor")
 
 
 class ShardHandle:

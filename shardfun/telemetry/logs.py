@@ -23,6 +23,7 @@ import structlog
 
 from shardfun.model.delta import checkpoint_name
 from shardfun.telemetry.files import LogFile, LogStream
+from shardfun.telemetry.node_log import NodeLog
 from shardfun.telemetry.redaction import redacted
 
 LEVELS: Final = MappingProxyType(
@@ -125,7 +126,7 @@ def forward_line(line: bytes, shard: int | None) -> None:
     line = line.rstrip(b"\r\n")
     if not line.strip():
         return
-    logger = structlog.get_logger()
+    logger = NodeLog("")
     known = {} if shard is None else {"shard": shard}
     fields = _parsed(line)
     if fields is None:
