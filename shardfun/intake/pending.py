@@ -1,0 +1,55 @@
+"""The keys of requests that are in a log and perhaps not processed yet: so that a door can refuse a key's second use at once."""
+
+from __future__ import annotations
+
+
+class PendingKeys:
+    """Keys with the digest of their first request. Bounded by the log, whose backlog has a limit."""
+
+    def __init__(self) -> None:
+        self._digests: dict[str, bytes] = {}
+        self._ends: dict[str, int] = {}
+        """Of the last request of each key in the log, in its order."""
+        self._waiting: dict[str, int] = {}
+        """How many requests of a key wait for the disk."""
+
+    def __len__(self) -> int:
+        return len(self._digests)
+
+    def digest_of(self, key: str) -> bytes | None:
+        """The digest of a key; ``None``: it is not here."""
+        return self._digests.get(key)
+
+    def add(self, key: str, digest: bytes) -> None:
+        """A request is about to be written. The first digest of a key stays: the other request will be told of the conflict."""
+        self._digests.setdefault(key, digest)
+        self._waiting[key] = self._waiting.get(key, 0) + 1
+
+    def written(self, key: str, end: int) -> None:
+        """A request of ``add`` stands in the log before ``end``."""
+        self._ends.pop(key, None)
+        self._ends[key] = end
+        self._done(key)
+
+    def remove(self, key: str) -> None:
+        """A request of ``add`` was not written."""
+        self._done(key)
+
+    def consumed(self, offset: int) -> None:
+        """Complete checkpoints have read up to ``offset``: what is before it is known to the functions."""
+        while self._ends:
+            key, end = next(iter(self._ends.items()))
+            if end > offset:
+                return
+            del self._ends[key]
+            self._forget(key)
+
+    def _done(self, key: str) -> None:
+        left = self._waiting.pop(key) - 1
+        if left:
+            self._waiting[key] = left
+        self._forget(key)
+
+    def _forget(self, key: str) -> None:
+        if key not in self._waiting and key not in self._ends:
+            del self._digests[key]
