@@ -153,10 +153,19 @@ class IngressError(ShardfunError):
 
 
 class EgressError(ShardfunError):
-    """An egress cannot be written, or no longer holds what was published to it."""
+    """An egress cannot be written, or no longer holds what was published to it.
+
+    Args:
+        retry_s: when a sink that could not publish wants to be asked again; ``None``: after the usual pause.
+    """
 
     code = "egress"
     exit_code = 6
+    retry_s: float | None = None
+
+    def __init__(self, message: str, *, retry_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_s = retry_s
 
 
 class EventIdError(EgressError):
@@ -195,6 +204,19 @@ class BacklogFullError(ShardfunError):
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class RequestConflictError(ShardfunError):
+    """A request came with the key of another one, which had another target or message."""
+
+    code = "request-conflict"
+
+
+class ReplyTimeoutError(ShardfunError, TimeoutError):
+    """There was no reply in time. The request goes on; asked again with the same key, it gives the reply and does not run again."""
+
+    code = "reply-timeout"
+    exit_code = 8
 
 
 class UnavailableError(ShardfunError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Final, Literal, NamedTuple
 
 import cbor2
@@ -75,6 +76,12 @@ class Reply(msgspec.Struct, frozen=True):
     status: Literal["reply", "conflict"]
     type: str
     payload: bytes
+
+
+def request_digest(target: str, id: str, type: str, payload: bytes) -> bytes:
+    """The ``digest`` of a ``RequestEntry``: the same for the same message to the same address, whoever asks."""
+    content = cbor2.dumps([target, id, type, payload])
+    return hashlib.sha256(content).digest()
 
 
 def ingress_name(owner: str) -> str:
