@@ -89,5 +89,5 @@ def test_long_over_tcp(tmp_path: Path) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("shards", [2, 3])
 def test_trees_long(tmp_path: Path, shards: int) -> None:
-    report = under_chaos(tmp_path, trees(tmp_path, 6_000), make_plan(300 + shards, **LONG), shards=shards)
+    report = under_chaos(tmp_path, trees(tmp_path, 2_500), make_plan(300 + shards, **LONG), shards=shards)
     assert report.count(*SHARD_DEATHS) >= 50
