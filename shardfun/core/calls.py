@@ -147,7 +147,7 @@ class Calls:
             message = (sender, batch.values[position])
             blocked = target.blocked.get(id)
             if blocked is not None:
-                self.queue(blocked, message)
+                self.queue(target, blocked, message)
                 continue
             if self.full or target.calls >= target.calls_max or self._has_to_be_alone(target, id, message):
                 rest = None if batch.senders is None else batch.senders[position:]
@@ -155,6 +155,7 @@ class Calls:
                 target.stalled = True
                 break
             self._block(target, id, message, None)
+            target.totals.messages += 1
             begun += 1
             self._begin_or_next(target, id)
         return begun
@@ -188,6 +189,8 @@ class Calls:
         context.open_call(rows, record._address, sender, copy, f"{dispatcher.shard}-call-{number}")  # noqa: SLF001
         self._invocations[number] = Invocation(target, id, context, rows, copy, mark)
         target.calls += 1
+        target.totals.attempts += 1
+        target.totals.retries += target.blocked[id].attempts > 0
         self._running += 1
         options = target.function.spec.options
         function = target.function
@@ -261,7 +264,8 @@ class Calls:
         invocation.copy._record = record  # noqa: SLF001 - it may have been forgotten and loaded again since
         target.copies.commit(invocation.copy, dispatcher.table)
         dispatcher.effects += invocation.rows
-        dispatcher.route()
+        if invocation.rows:
+            dispatcher.route_from(target.totals)
 
     def _next(self, target: FunctionType, id: str) -> None:
         """The first message of an address is dealt with: the next one's turn, without a way through the mailbox."""
@@ -269,6 +273,7 @@ class Calls:
         while True:
             blocked.waiting.popleft()
             self._waiting -= 1
+            target.waiting -= 1
             blocked.attempts = 0
             if self._suspected.get((target, id)):
                 self._suspected[target, id] -= 1
@@ -276,6 +281,7 @@ class Calls:
                 target.stalled |= bool(blocked.waiting)
                 self._put_back(target, id)
                 return
+            target.totals.messages += 1
             if self._begin(target, id):
                 return
 
@@ -284,6 +290,7 @@ class Calls:
         waiting = target.blocked.pop(id).waiting
         self.blocked -= 1
         self._waiting -= len(waiting)
+        target.waiting -= len(waiting)
         if waiting:
             senders, values = zip(*waiting, strict=True)
             target.mailbox.put_back(Batch([id] * len(values), senders, None, values))
@@ -292,11 +299,13 @@ class Calls:
         target.blocked[id] = Blocked(first, record)
         self.blocked += 1
         self._waiting += 1
+        target.waiting += 1
 
-    def queue(self, blocked: Blocked, message: Waiting) -> None:
+    def queue(self, target: FunctionType, blocked: Blocked, message: Waiting) -> None:
         """Another message for a busy address."""
         blocked.waiting.append(message)
         self._waiting += 1
+        target.waiting += 1
 
     def _has_to_be_alone(self, target: FunctionType, id: str, message: Waiting) -> bool:
         """Whether this message must not begin yet: it is suspected (see ``core.poison``), and others are under way.
@@ -338,6 +347,7 @@ class Calls:
         """
         dispatcher, blocked = self._dispatcher, target.blocked[id]
         blocked.attempts += 1
+        target.totals.failures += 1
         if blocked.attempts < target.policy.attempts:
             self._retry_at(dispatcher.now_ms + target.policy.pause_ms(blocked.attempts), target, id)
             return True
@@ -390,6 +400,8 @@ class Calls:
         if breadcrumb is not None and mark is None:
             breadcrumb.park(dispatcher, target, id, sender, None, value)
         else:
+            target.totals.attempts += 1
+            target.totals.retries += 1
             dispatcher.begin_attempt(target)
             try:
                 invoke(target, blocked.record, sender, None, value, dispatcher)
@@ -400,10 +412,12 @@ class Calls:
                 dispatcher.end_attempt()
                 if breadcrumb is not None and mark is not None:
                     breadcrumb.end(mark)
-        dispatcher.route()
+        if dispatcher.effects:
+            dispatcher.route_from(target.totals)
         target.records.young[id] = blocked.record  # back in the table before anybody asks for it
         blocked.waiting.popleft()
         self._waiting -= 1
+        target.waiting -= 1
         self._put_back(target, id)
 
     # ---- the cut --------------------------------------------------------------------------------------------------------

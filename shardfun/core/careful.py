@@ -134,6 +134,8 @@ def run_careful(target: FunctionType, batch: Batch, dispatcher: Dispatcher) -> N
             continue  # before it is counted: it may come again
         mark = breadcrumb.begin(target, id, sender, sender_type, value)
         if mark is None:
+            target.passed_over += 1
+            target.refused += 1
             breadcrumb.park(dispatcher, target, id, sender, sender_type, value)
             continue
         try:
@@ -156,6 +158,7 @@ def _invoke(
         dispatcher.failed(target, record, sender, sender_type, value, error)
     reason = why_not_encodable(function, record)
     if reason:
+        target.totals.failures += 1
         function.restore(record, before)
         del dispatcher.effects[mark:]
         address = Address(*record._address)  # noqa: SLF001

@@ -13,6 +13,7 @@ import cbor2
 
 from shardfun.core.function import DEAD_LETTER_KIND
 from shardfun.core.records import RecordTable
+from shardfun.core.totals import Totals
 from shardfun.model.address import Address
 from shardfun.model.columns import UndecodableMessage
 from shardfun.model.keyspace import slot_of, slot_range
@@ -29,8 +30,9 @@ class DeadLetters:
     ``count``: how many there are; ``now``: the wall clock in unix seconds.
     """
 
-    def __init__(self, table: RecordTable, shard: int, shards: int) -> None:
+    def __init__(self, table: RecordTable, shard: int, shards: int, totals: Totals) -> None:
         self.count = 0
+        self._totals = totals
         self.now = 0.0
         self._table = table
         self._shard = shard
@@ -59,6 +61,7 @@ class DeadLetters:
             payloads: the payload types of the target.
             trace: of the last of ``attempts``.
         """
+        self._totals.known(target.typename).dead_letters += 1
         described = value.type if type(value) is Encoded else payloads.by_class[type(value)]
         try:
             plain = cbor2.loads(value.data) if type(value) is Encoded else None if value is END else described.to_plain(value)
@@ -72,10 +75,12 @@ class DeadLetters:
 
     def park_undecodable(self, typename: str, message: UndecodableMessage) -> None:
         """A message whose payload does not fit any declared type: kept as it came."""
+        self._totals.known(typename).dead_letters += 1
         self._write(Address(typename, message.id), message.sender, message.type_name, message.plain, message.reason, "", 0)
 
     def park_ingress(self, ingress: str, position: str, reason: str, raw: bytes, trace: str = "") -> None:
         """A record that could not be read or routed."""
+        self._totals.rejected[ingress] += 1
         self._write(Address(f"ingress/{ingress}", position), None, INGRESS_RECORD, raw, reason, trace, 0)
 
     def _write(

@@ -26,6 +26,7 @@ from shardfun.core.queue import Queue, Row
 from shardfun.core.records import Generation, RecordTable
 from shardfun.core.runner import Runner, invoke
 from shardfun.core.timers import Timers
+from shardfun.core.totals import FunctionTotals, Totals
 from shardfun.core.working import Copies
 from shardfun.errors import FunctionRestartError, InvocationError, PayloadTypeError, UnknownTargetError
 from shardfun.model.address import ID_BYTES_MAX, Address
@@ -34,6 +35,7 @@ from shardfun.model.keyspace import slot_of, slot_range
 from shardfun.model.payload import END, END_TYPE, Payloads
 
 FIRST_CHUNK = 64
+FEW_ROWS = 8  # effects that are counted one by one, and as many more as there are function types
 
 
 class FunctionType:
@@ -47,6 +49,8 @@ class FunctionType:
     ``chunk``: messages to run at once at most; the driver moves it so that a chunk of slow functions stays short.
     ``blocked``: busy addresses; ``beside``: runs as calls, of which ``calls`` are under way and at most ``calls_max`` may be;
     ``stalled``: that is so, and the mailbox waits; ``due``: busy addresses whose next attempt waits for that.
+    ``waiting``: messages at the busy addresses. ``passed_over``: messages of the running batch that do not run now; of these,
+    ``refused`` are parked, and the others wait.
     """
 
     __slots__ = (
@@ -59,21 +63,34 @@ class FunctionType:
         "due",
         "function",
         "mailbox",
+        "passed_over",
         "payloads",
         "policy",
         "queues",
         "records",
+        "refused",
         "rows",
         "run",
         "shared",
         "stalled",
+        "totals",
         "typename",
         "usual",
+        "waiting",
     )
 
     def __init__(
-        self, function: CompiledFunction, run: Runner, records: Generation, shard: int, shards: int, limits: Limits
+        self,
+        function: CompiledFunction,
+        run: Runner,
+        records: Generation,
+        shard: int,
+        shards: int,
+        limits: Limits,
+        totals: FunctionTotals,
     ) -> None:
+        self.totals = totals
+        self.passed_over = self.refused = self.waiting = 0
         self.function = function
         self.typename = function.spec.typename
         self.payloads = function.payloads
@@ -137,6 +154,7 @@ class Dispatcher:
         egresses: name to the encoder of one record.
         chance: the randomness that functions may use.
         breadcrumb: the shard is in careful mode until ``end_careful_mode``.
+        previous: the same shard in an earlier incarnation of this process, whose figures go on.
     """
 
     def __init__(
@@ -151,6 +169,7 @@ class Dispatcher:
         limits: Limits,
         chance: Random,
         breadcrumb: Breadcrumb | None = None,
+        previous: Dispatcher | None = None,
     ) -> None:
         self.shard = shard
         self.shards = shards
@@ -164,6 +183,9 @@ class Dispatcher:
         self.timers = Timers(table.cells, self.effects, limits, shards)
         self.types: dict[str, FunctionType] = {}
         self.order: list[FunctionType] = []
+        self.totals: Totals = Totals() if previous is None else previous.totals
+        self.metrics: Metrics = Metrics() if previous is None else previous.metrics
+        self._arrivals: list[list[Row]] = []
         self.namespaces = Namespaces(limits.wildcard_types_max)
         for function, run in zip(functions, runners, strict=True):
             if not self.namespaces.declare(function, run):
@@ -171,8 +193,7 @@ class Dispatcher:
         self.egresses = {name: EgressBuffer(name, encode, shards) for name, encode in egresses.items()}
         self.owners: dict[str, int] = {}
         self.invocations = 0
-        self.metrics = Metrics()
-        self.letters = DeadLetters(table, shard, shards)
+        self.letters = DeadLetters(table, shard, shards, self.totals)
         self.running: FunctionType | None = None
         """What runs now, for the heartbeat."""
         self.progress: Iterator[str] = iter(())
@@ -184,6 +205,8 @@ class Dispatcher:
         self._make_context = context
         self.context = self.make_context()
         self.operations = Operations(self, shards)
+        self._emitted = [buffer.fresh for buffer in self.egresses.values()]
+        self._outside = [*self._emitted, self.timers.fresh, self.operations.fresh]
         self.calls = Calls(self, self.operations.finish)
 
     def retire(self) -> None:
@@ -214,12 +237,14 @@ class Dispatcher:
 
     def _add_type(self, function: CompiledFunction, run: Runner) -> FunctionType:
         typename = function.spec.typename
-        target = FunctionType(function, run, self.table.generation_of(function), self.shard, self.shards, self.limits)
+        records, totals = self.table.generation_of(function), self.totals.of(typename)
+        target = FunctionType(function, run, records, self.shard, self.shards, self.limits, totals)
         if self.breadcrumb is not None and function.spec.options.style == "plain":
             target.run = run_careful  # asynchronous and blocking types leave breadcrumbs by themselves
         known = self.types.setdefault(typename, target)  # the thread of a blocking function may have met the name, too
         if known is target:
             self.order.append(target)
+            self._arrivals.append(target.mailbox.rows)
         return known
 
     def end_careful_mode(self) -> None:
@@ -284,18 +309,24 @@ class Dispatcher:
         return None
 
     def _execute(self, target: FunctionType, batch: Batch) -> None:
-        context = self.context
+        context, totals, messages = self.context, target.totals, len(batch.ids)
         self.running = target
-        self._end_of_batch = self.invocations + len(batch.ids)
+        self._end_of_batch = self.invocations + messages
         context.open()
         try:
             target.run(target, batch, self)
         finally:
             context.close()
             self.running = None
-        self.invocations += len(batch.ids)
+        self.invocations += messages
+        if target.passed_over:
+            messages -= target.passed_over
+            totals.messages += target.refused
+            target.passed_over = target.refused = 0
+        totals.messages += messages
+        totals.attempts += messages
         if self.effects:
-            self.route()
+            self.route_from(totals)
 
     def begin_attempt(self, target: FunctionType) -> None:
         """One invocation apart from a batch follows."""
@@ -321,13 +352,49 @@ class Dispatcher:
             row[0].rows[owner].append(row)
         self.effects.clear()
 
+    def route_from(self, totals: FunctionTotals) -> None:
+        """The same for what one function type has recorded, and count it: a few one by one, many by how much longer lists are."""
+        arrivals, outside, sent = self._arrivals, self._outside, len(self.effects)
+        if sent < FEW_ROWS + len(arrivals):
+            self._route_few(totals)
+            return
+        local = sum(map(len, arrivals))
+        emitted = sum(map(len, self._emitted))
+        sent += sum(map(len, outside))
+        self.route()
+        local = sum(map(len, arrivals)) - local
+        totals.out_local += local
+        totals.out_egress += sum(map(len, self._emitted)) - emitted
+        totals.out_remote += sent - sum(map(len, outside)) - local
+
+    def _route_few(self, totals: FunctionTotals | None) -> None:
+        """``totals``: ``None``: those of the senders."""
+        for row in self.effects:
+            destination, id, sender, _ = row
+            owner = self.owners.get(id)
+            if owner is None:
+                owner = self.admit(id)
+            destination.rows[owner].append(row)
+            into = totals or self.totals.known(sender.typename)
+            if type(destination) is EgressBuffer:
+                into.out_egress += 1
+            elif type(destination) is FunctionType:
+                into.out_local += owner == self.shard
+                into.out_remote += owner != self.shard
+        self.effects.clear()
+
+    def route_fired(self) -> None:
+        """The same for some messages of timers, which count as sent now, by their senders."""
+        self._route_few(None)
+
     def load(self, target: FunctionType, id: str, sender: Any, sender_type: str | None, value: Any) -> Any | None:
         """The record of an address that is not in ``young``; ``None`` if the message must not run now.
 
         It waits if the address is busy, and is parked if the state cannot be read.
         """
         if target.blocked and (blocked := target.blocked.get(id)) is not None:
-            self.calls.queue(blocked, (sender_of(sender, sender_type), value))
+            self.calls.queue(target, blocked, (sender_of(sender, sender_type), value))
+            target.passed_over += 1
             return None
         return self.find(target, id, sender, sender_type, value)
 
@@ -339,6 +406,8 @@ class Dispatcher:
         try:
             return self.table.load(target.records, id)
         except PayloadTypeError as error:
+            target.passed_over += 1
+            target.refused += 1
             self.letters.park(Address(target.typename, id), sender_of(sender, sender_type), target.payloads, value, str(error))
             return None
 
@@ -355,14 +424,18 @@ class Dispatcher:
         if policy.backoff_ms and policy.attempts > 1:
             self.calls.block(target, record, sender_of(sender, sender_type), value, error)
             return
-        first = error
+        first, totals = error, target.totals
+        totals.failures += 1
         try:
             for _ in range(policy.attempts - 1):
+                totals.attempts += 1
+                totals.retries += 1
                 try:
                     invoke(target, record, sender, sender_type, value, self)
                 except BaseException as again:  # noqa: BLE001 - as in the runners
                     forget_earlier(again, first)
                     error = again
+                    totals.failures += 1
                 else:
                     return
             self.give_up(target, record._address, sender_of(sender, sender_type), value, error, policy.attempts)  # noqa: SLF001

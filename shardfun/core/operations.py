@@ -7,7 +7,7 @@ any other message. The metadata is stored as the payload of that very message.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -73,7 +73,7 @@ def encode_lost(payloads: Payloads, metadata: Any) -> Encoded:
 class Operations:
     """The operations of one shard in one incarnation. ``rows``: where routing puts requests, whoever owns the id.
 
-    ``created`` counts over the surviving history.
+    ``created`` counts over the surviving history; ``started`` are under way or wait for room, by typename.
     """
 
     def __init__(self, dispatcher: Dispatcher, shards: int) -> None:
@@ -81,6 +81,7 @@ class Operations:
         self.rows = [self.fresh] * shards
         self.created = 0
         self.pending = 0
+        self.started: Counter[str] = Counter()
         self._dispatcher = dispatcher
         self._ready: deque[tuple[int, Address, OperationRequest]] = deque()
         self._running: dict[int, tuple[int, Address, OperationRequest]] = {}
@@ -98,6 +99,7 @@ class Operations:
         for _, _, address, request in self.fresh:
             self.created += 1
             self.pending += 1
+            self.started[address.typename] += 1
             caller = None if request.caller is None else list(request.caller)
             stored = [list(address), caller, request.lost.type.name, request.lost.data]
             cells.put(OPERATIONS, self.created.to_bytes(8, "big"), cbor2.dumps(stored))
@@ -119,6 +121,7 @@ class Operations:
     def finish(self, number: int, value: Any, error: BaseException | None) -> None:
         """The call ``number`` has ended: its result goes into the mailbox and its cell goes, in one step."""
         created, address, request = self._running.pop(number)
+        self.started[address.typename] -= 1
         target = self._dispatcher.types[address.typename]
         lost = request.lost.type.decode(request.lost.data)  # afresh: the function may have kept a hand on its metadata
         message: Any = None

@@ -31,6 +31,7 @@ from shardfun.core.participant import Participant, ShardIdentity
 from shardfun.core.records import RecordTable
 from shardfun.core.runner import Runner
 from shardfun.core.snapshot import Cut, Queues, waiting_messages
+from shardfun.core.totals import Totals
 from shardfun.errors import BacklogLimitError, ConfigurationError, InvocationError
 from shardfun.model.control import Abort, Complete, Trigger
 from shardfun.model.delta import DeltaSummary
@@ -47,11 +48,13 @@ class IngressRoute:
     Args:
         routers: of the application; each gives 0 or more messages ``(typename, id, value)``.
         target: a typename to send each record to instead, at the id that the record's field ``id_field`` holds.
+        holds: a run does not end before this ingress does.
     """
 
     routers: tuple[Router, ...] = ()
     target: str | None = None
     id_field: str | None = None
+    holds: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ class ShardCore:
         self.table = RecordTable(list(program.functions), store, limits)
         if previous is not None:
             self.table.adopt(previous.table)
-        self.dispatcher = Dispatcher(
+        self.dispatcher: Dispatcher = Dispatcher(
             identity.shard,
             identity.shards,
             self.table,
@@ -119,7 +122,9 @@ class ShardCore:
             limits,
             chance or Random(identity.shard),  # noqa: S311 - not for secrets
             breadcrumb,
+            None if previous is None else previous.dispatcher,
         )
+        self.totals: Totals = self.dispatcher.totals
         peers = [peer for peer in range(identity.shards) if peer != identity.shard]
         self.links = [Link(peer, start.incarnation, limits.window_frames, limits.frame_messages) for peer in peers]
         self.link_of = {link.peer: link for link in self.links}
@@ -127,7 +132,7 @@ class ShardCore:
         self.participant = Participant(identity, start.incarnation, start.complete, start.digest, self, limits.encode_records)
         self.egress: dict[str, EgressLog] = {}
         self.positions: dict[str, Any] = {}
-        self.finished: dict[str, bool] = dict.fromkeys(program.routes, False)
+        self.finished: dict[str, bool] = {name: False for name, route in program.routes.items() if route.holds}
         self.records_in = 0
         self.ended = False
         self.notes: list[str] = []
@@ -366,7 +371,9 @@ class ShardCore:
             ConfigurationError: ready columns do not fit the target in the configuration.
         """
         self.changed = True
-        self.records_in += len(batch.records) + len(batch.ids or ()) + len(batch.rejects)
+        read = len(batch.records) + len(batch.ids or ()) + len(batch.rejects)
+        self.records_in += read
+        self.totals.records[ingress] += read
         dispatcher = self.dispatcher
         route = self.program.routes[ingress]
         records = batch.records
@@ -496,6 +503,11 @@ class ShardCore:
 
     def published(self, egress: str, count: int) -> None:
         """The sink of an egress has its next ``count`` records durably."""
+        self.totals.published[egress] += count
+        self.found_published(egress, count)
+
+    def found_published(self, egress: str, count: int) -> None:
+        """The same of records that it had already before this incarnation."""
         self.egress[egress].note_published(count)
         self.changed = True
 

@@ -298,7 +298,7 @@ class Timers:
             fired += 1
         if fired:
             self._fired_at = dispatcher.invocations
-            dispatcher.route()
+            dispatcher.route_fired()
         return loaded or fired > 0
 
     def _room(self, dispatcher: Dispatcher) -> int:
