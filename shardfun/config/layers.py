@@ -78,6 +78,23 @@ class Layers:
             else:
                 self._set(path, text.strip(), f"--set {key.strip()}")
 
+    def add_settings(self, settings: Mapping[str, Any], place: str) -> None:
+        """Lay settings that a program gives over what is there: tables key by key, anything else as a whole."""
+        self._merge(self.values, settings, (), place)
+
+    def _merge(self, table: dict[str, Any], settings: Mapping[str, Any], path: KeyPath, place: str) -> None:
+        for key, value in settings.items():
+            inner = (*path, key)
+            if isinstance(value, Mapping):
+                if not isinstance(table.get(key), dict):
+                    table[key] = {}
+                    self._places[inner] = place
+                self._merge(table[key], value, inner, place)
+            else:
+                table[key] = value
+                self._forget_below(inner)
+                self._places[inner] = place
+
     def _existing(self, path: KeyPath) -> KeyPath:
         """``path`` with the spelling that names of ingresses and egresses, and their keys, have in the file."""
         if path[0] not in DOORS:
@@ -101,11 +118,14 @@ class Layers:
                 return
             table = table[part]
         table[path[-1]] = _value(text)
+        self._forget_below(path)
+        self._places[path] = place
+        self._texts[path] = text
+
+    def _forget_below(self, path: KeyPath) -> None:
         for inner in [known for known in self._places if known[: len(path)] == path]:
             del self._places[inner]
             self._texts.pop(inner, None)
-        self._places[path] = place
-        self._texts[path] = text
 
 
 def _copied(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,19 +24,31 @@ from shardfun.errors import ConfigurationError
 FILE_BYTES_MAX: Final = 1 << 20
 """A larger file is not a configuration, and is not read."""
 
+SETTINGS_PLACE: Final = "settings of the program"
+"""How they are called in messages."""
+
 DOOR_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """Names of ingresses and egresses: they become parts of file names and of keys."""
 
 _ENTRIES: Final[Mapping[Group, type[IngressConfig | EgressConfig]]] = {"ingress": IngressConfig, "egress": EgressConfig}
 
 
-def load_config(path: str | Path, *, overrides: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> Config:
+def load_config(
+    path: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
+    settings: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> Config:
     """The configuration in a TOML file.
 
     Args:
         path: the file. Relative paths in it, and in overrides, are relative to its folder.
         overrides: ``section.key=value`` each, as after ``--set``. They win over everything.
         environ: where ``SHARDFUN_SECTION__KEY`` is looked up. These win over the file.
+        settings: of a program, in the shape of the file. They win over file and environment.
+        defaults: for settings at the top of the file that are given nowhere.
 
     Raises:
         ConfigurationError: with all problems, each with its place.
@@ -57,7 +69,7 @@ def load_config(path: str | Path, *, overrides: Sequence[str] = (), environ: Map
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(_syntax_problem(path, str(error))) from error
     layers = Layers(values, str(path), key_lines(text.replace("\r\n", "\n")))
-    return _config(layers, path.absolute().parent, path.stem, overrides, environ)
+    return _config(layers, path.absolute().parent, path.stem, overrides, environ, settings or {}, defaults or {})
 
 
 def config_from_mapping(
@@ -80,7 +92,7 @@ def config_from_mapping(
     Raises:
         ConfigurationError: with all problems.
     """
-    return _config(Layers(settings, name, {}), directory.absolute(), name, overrides, environ or {})
+    return _config(Layers(settings, name, {}), directory.absolute(), name, overrides, environ or {}, {}, {})
 
 
 def setting_paths() -> list[KeyPath]:
@@ -96,12 +108,23 @@ def setting_paths() -> list[KeyPath]:
     return paths
 
 
-def _config(layers: Layers, directory: Path, name: str, overrides: Sequence[str], environ: Mapping[str, str]) -> Config:
+def _config(
+    layers: Layers,
+    directory: Path,
+    name: str,
+    overrides: Sequence[str],
+    environ: Mapping[str, str],
+    settings: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+) -> Config:
     layers.add_environment(environ, setting_paths())
+    layers.add_settings(settings, SETTINGS_PLACE)
     layers.add_overrides(overrides)
     reader = Reader(layers, directory, layers.problems)
     table = layers.values
     doors: dict[str, Any] = {group: _entries(reader, group, table.pop(group, {})) for group in _ENTRIES}
+    for key, value in defaults.items():
+        table.setdefault(key, value)
     table.setdefault("name", name)
     table.setdefault("data_dir", f"data/{table['name']}")
     config = reader.struct(Config, table, (), doors)

@@ -11,7 +11,7 @@ import trio
 
 from shardfun.errors import UnavailableError
 
-QUESTION_BYTES_MAX = 64 << 10
+QUESTION_BYTES_MAX = 2 << 20
 ANSWER_BYTES_MAX = 16 << 20
 QUESTIONS_AT_ONCE = 64
 

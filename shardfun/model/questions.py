@@ -171,11 +171,58 @@ class CheckpointAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="checkpoin
     took_ms: float
 
 
+# ---- messages ------------------------------------------------------------------------------------------------------------
+class SendQuestion(msgspec.Struct, frozen=True, kw_only=True, tag="send"):
+    """Take a message in; answered when it is durable.
+
+    Args:
+        payload: the message as CBOR, ``payload_type`` the name of its type; or else
+        body: the message as JSON. Only a node in the process of its application can read that.
+    """
+
+    target: str
+    id: str
+    payload_type: str | None = None
+    payload: bytes | None = None
+    body: Any = None
+
+
+class SentAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="sent"):
+    """The message is durable."""
+
+
+class AskQuestion(msgspec.Struct, frozen=True, kw_only=True, tag="ask"):
+    """Take a request in; answered with its reply.
+
+    Args:
+        key: that of the request; the same key again gives the same reply.
+        timeout_s: how long to wait.
+        payload_type, payload, body: as in ``SendQuestion``.
+    """
+
+    target: str
+    id: str
+    payload_type: str | None = None
+    payload: bytes | None = None
+    body: Any = None
+    key: str | None = None
+    timeout_s: float
+
+
+class ReplyAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="reply"):
+    """The reply: as CBOR, and as JSON if the node can say it so (``has_body``)."""
+
+    payload_type: str
+    payload: bytes
+    body: Any = None
+    has_body: bool = False
+
+
 # ---- all of them ---------------------------------------------------------------------------------------------------------
 Query = StateQuestion | ListQuestion | CheckpointQuestion
 QueryAnswer = StateAnswer | ListAnswer | CheckpointAnswer
-Question = LettersQuestion | Query
-Answer = LettersAnswer | QueryAnswer | Refusal
+Question = LettersQuestion | Query | SendQuestion | AskQuestion
+Answer = LettersAnswer | QueryAnswer | SentAnswer | ReplyAnswer | Refusal
 
 
 def decode_question(raw: bytes) -> Question:
@@ -199,7 +246,7 @@ def check_question(question: Question) -> None:
         case StateQuestion() | ListQuestion():
             if not 1 <= question.limit <= PAGE_MAX:
                 raise ProtocolError(f"question to the node: expected a limit from 1 to {PAGE_MAX}, got {question.limit}")
-        case CheckpointQuestion():
+        case CheckpointQuestion() | SendQuestion() | AskQuestion():
             pass
         case _:
             assert_never(question)
