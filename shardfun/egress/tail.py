@@ -102,6 +102,11 @@ class EgressTail:
         return self.event_id, msgspec.json.decode(line)
 
     @property
+    def ready(self) -> bool:
+        """Whether the next event is in memory: asking for it does not wait."""
+        return bool(self._waiting)
+
+    @property
     def event_id(self) -> str:
         """Of the last event given out: an iterator made with it goes on where this one is."""
         return f"{self._job or '0' * JOB_DIGITS}-{'.'.join(str(cursor.given) for cursor in self._cursors)}"
