@@ -241,3 +241,12 @@ class App:
     def routed_ingresses(self) -> tuple[str, ...]:
         """The ingresses that have a router."""
         return tuple(self._routers)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The modules that hold what was declared, in the order of declaration."""
+        declared: list[Any] = [spec.handler for spec in self._functions.values()]
+        declared += [handler.function for handlers in self._handlers.values() for handler in handlers]
+        declared += self._on_end.values()
+        declared += [router for routers in self._routers.values() for router in routers]
+        return tuple(dict.fromkeys(str(function.__module__) for function in declared))
