@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from shardfun.model.delta import DeltaHeader, DeltaSummary, RecordBlock, StoredDelta
 from shardfun.model.doors import IngressBatch, PublishedPosition, Reject
@@ -18,6 +18,7 @@ __all__ = [
     "EgressSink",
     "IngressBatch",
     "IngressReader",
+    "Interruptible",
     "Partition",
     "PublishedPosition",
     "Reject",
@@ -93,7 +94,11 @@ class Partition:
 
 
 class IngressReader(Protocol):
-    """Reads one partition of an ingress, in one shard, on the loop: every call is short (at most about a millisecond)."""
+    """Reads one partition of an ingress, in one shard, on the loop: every call is short (at most about a millisecond).
+
+    A reader may have ``wake_fd``: a descriptor that is readable when ``read`` should be called, which takes that back. It may be
+    another one after each ``open``.
+    """
 
     def open(self, position: Any | None) -> None:
         """Go to ``position`` (``None``: the beginning).
@@ -138,8 +143,20 @@ class EgressSink(Protocol):
             EgressError: the sink holds less than, or something else than, what was published.
         """
 
-    def publish(self, records: Sequence[bytes]) -> None:
-        """Append records. When it returns they are durable; they belong to a complete checkpoint."""
+    def publish(self, records: Sequence[bytes]) -> int | None:
+        """Append records, which belong to a complete checkpoint. When it returns they are durable: all of them (``None``), or so many.
+
+        Raises:
+            EgressError: none was; to be tried again, after its ``retry_s`` if it has one.
+        """
 
     def close(self) -> None:
         """Release. Safe to call twice."""
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A sink whose ``publish`` may wait for long for others."""
+
+    def interrupt(self) -> None:
+        """End a call of ``publish`` soon, from the loop: an incarnation has ended. The next call is ``open`` or ``close``."""

@@ -20,6 +20,7 @@ from shardfun.core.function import DEAD_LETTER_KIND, state_key
 from shardfun.core.timer_cells import StoredTimer
 from shardfun.core.timer_index import TIMER_PREFIX
 from shardfun.errors import ConfigurationError, CorruptionError, DirectoryInUseError, StorageError
+from shardfun.intake.entries import is_internal
 from shardfun.model.address import Address
 from shardfun.model.delta import checkpoint_name
 from shardfun.model.keyspace import owner_of, slot_of, slot_range
@@ -168,7 +169,9 @@ class StoredNode:
             incarnation=self._incarnation(),
             in_use=self.in_use(),
             checkpoints=checkpoints,
-            positions={} if newest is None else {name: list(map(plain, each)) for name, each in newest.ingress.items()},
+            positions={}
+            if newest is None
+            else {name: list(map(plain, each)) for name, each in newest.ingress.items() if not is_internal(name)},
             files=[self._files(shard) for shard in range(self._identity.shards)],
         )
 

@@ -293,6 +293,9 @@ class Config(Section, frozen=True, kw_only=True):
     [egress.NAME], are relative to the folder of this file."""
     shards: Annotated[int, Meta(ge=1, le=SHARDS_MAX)] = 2
     """Shard processes. A data directory keeps the number it was made with."""
+    endless: bool = False
+    """Run until stopped, also when all ingresses are at their end: messages may come from outside. With [http], and when the
+    node is embedded in a program, it always does."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     state: StateConfig = StateConfig()
     mesh: MeshConfig = MeshConfig()

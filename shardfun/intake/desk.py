@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import structlog
 import trio
 
 from shardfun.errors import BacklogFullError, PayloadTypeError, ProtocolError, StorageError, UnavailableError
@@ -26,6 +25,7 @@ from shardfun.intake.log_files import CONTENT_BYTES_MAX, load_mark, scan, segmen
 from shardfun.intake.pending import PendingKeys
 from shardfun.intake.replies import ReplyRecord, ReplyStream, replies_path
 from shardfun.state.files import FILE_MODE, storage_error
+from shardfun.telemetry.node_log import NodeLog
 
 GROUP_BYTES_MAX: Final = 4 << 20
 """What goes into one write and fsync; the next callers wait for the next."""
@@ -39,7 +39,7 @@ RETRY_MAX_S: Final = 30.0
 CONNECTIONS_WAITING_MAX: Final = 128
 RECEIVE_BYTES: Final = 64 << 10
 
-log = structlog.get_logger("shardfun.intake")
+log = NodeLog("shardfun.intake")
 
 
 @dataclass(slots=True, eq=False)

@@ -7,8 +7,10 @@ safe in the checkpoints.
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,7 @@ import structlog
 
 from shardfun.core.shard import ShardCore
 from shardfun.errors import EgressError, ShardfunError
-from shardfun.ports import EgressSink, IngressReader
+from shardfun.ports import EgressSink, IngressReader, Interruptible
 from shardfun.shard.worker import Failed, Worker
 
 PUBLISH_RECORDS = 10_000
@@ -41,6 +43,8 @@ class Ingress:
         self._low = low
         self._throttled = False
         self._wake_at: float | None = None
+        self._epoll: select.epoll | None = None
+        self._heard: list[int] = []
         for name, reader in self._readers:
             reader.open(core.positions.get(name))
             if reader.finished:
@@ -75,11 +79,31 @@ class Ingress:
         return busy
 
     def _open(self, backlog: int) -> bool:
+        before = self._throttled
         if self._throttled:
             self._throttled = backlog > self._low or self._core.egress_full
         elif backlog > self._high or self._core.egress_full:
             self._throttled = True
+        if before is not self._throttled:
+            self.hear(self._epoll)
         return not self._throttled
+
+    def hear(self, epoll: select.epoll | None) -> None:
+        """Let readers wake the loop through their ``wake_fd`` while nothing is throttled; ``None``: not at all.
+
+        Nobody would take a ring back then, and it would wake the loop for ever.
+        """
+        for fd in self._heard:
+            assert self._epoll is not None
+            with suppress(OSError):  # the reader has closed it
+                self._epoll.unregister(fd)
+        self._epoll, self._heard = epoll, []
+        if epoll is None or self._throttled:
+            return
+        for wake_fd in dict.fromkeys(getattr(reader, "wake_fd", None) for _, reader in self._readers):
+            if wake_fd is not None:
+                epoll.register(wake_fd, select.EPOLLIN)
+                self._heard.append(wake_fd)
 
 
 @dataclass(slots=True)
@@ -123,6 +147,7 @@ class Egress:
         self._opening = len(self._publishers)
         if not self._publishers:
             ready()
+        self.interrupt()
         for publisher in self._publishers:
             egress_log = core.egress[publisher.name]
             pending = egress_log.publishable(len(egress_log.pending))
@@ -143,7 +168,7 @@ class Egress:
             self._fatal(error)
             return
         if result:
-            core.published(publisher.name, result)
+            core.found_published(publisher.name, result)
         self._opening -= 1
         if self._opening == 0:
             ready()
@@ -173,10 +198,17 @@ class Egress:
             return
         publisher.busy = False
         if isinstance(result, Failed):
-            publisher.retry_at = time.monotonic() + PUBLISH_RETRY_S
+            pause = getattr(result.error, "retry_s", None)
+            publisher.retry_at = time.monotonic() + (PUBLISH_RETRY_S if pause is None else pause)
             log.warning("egress failed, will try again", egress=publisher.name, error=str(result.error), records=count)
             return
-        core.published(publisher.name, count)
+        core.published(publisher.name, count if result is None else result)
+
+    def interrupt(self) -> None:
+        """End what waits for others: nobody is interested in its result any more."""
+        for publisher in self._publishers:
+            if publisher.busy and isinstance(publisher.sink, Interruptible):
+                publisher.sink.interrupt()
 
     def close(self) -> None:
         """Close the sinks."""

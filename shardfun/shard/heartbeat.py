@@ -16,8 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import astuple
+
 from shardfun.core.dispatch import Dispatcher
+from shardfun.core.figures import egress_figures, function_figures, ingress_figures
 from shardfun.core.shard import ShardCore
+from shardfun.intake.entries import is_internal
 from shardfun.model.control import Heartbeat
 from shardfun.model.exits import EXIT_SUPERVISOR_GONE
 
@@ -66,7 +70,7 @@ def figures_of(core: ShardCore, long_runs: LongRuns, resumed_at: float, away_s: 
     running, age_s = long_runs.look(core.dispatcher, time.monotonic())
     if not running and away_s:
         running, age_s = "an async function that does not await", away_s
-    logs = list(core.egress.values())
+    logs = [log for name, log in core.egress.items() if not is_internal(name)]
     return Heartbeat(
         incarnation=core.incarnation,
         loop_age_s=age_s,
@@ -84,6 +88,11 @@ def figures_of(core: ShardCore, long_runs: LongRuns, resumed_at: float, away_s: 
         blocked=core.dispatcher.calls.blocked,
         metrics=core.dispatcher.metrics.snapshot(),
         timers=core.dispatcher.timers.count,
+        dirty_bytes=core.table.dirty_bytes,
+        cpu_s=time.process_time(),
+        functions=[list(astuple(found)) for found in function_figures(core)],
+        ingress=[list(astuple(found)) for found in ingress_figures(core)],
+        egress=[list(astuple(found)) for found in egress_figures(core)],
     )
 
 

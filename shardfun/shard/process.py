@@ -35,6 +35,7 @@ from shardfun.errors import (
     ShardfunError,
     StorageError,
 )
+from shardfun.intake.bells import Bell
 from shardfun.mesh.channel import Channel
 from shardfun.mesh.fabric import Endpoint, Fabric
 from shardfun.model.control import (
@@ -65,8 +66,10 @@ from shardfun.shard.calls import Calls
 from shardfun.shard.crumbs import open_crumbs
 from shardfun.shard.doors import Egress, Ingress
 from shardfun.shard.heartbeat import LongRuns, figures_of, resident_bytes
+from shardfun.shard.intake import INTERNAL_EGRESSES, internal_readers, internal_sinks
 from shardfun.shard.loop import HotLoop
 from shardfun.shard.program import Application, limits_of
+from shardfun.shard.queries import Queries
 from shardfun.shard.storage import Place, Storage
 from shardfun.shard.worker import Completions, Failed, Worker
 from shardfun.state.options import StoreOptions
@@ -106,13 +109,16 @@ class ShardProcess:
             StoreOptions(write_buffer_bytes=self._config.state.write_buffer_bytes),
             application.types_with_end,
         )
-        self._publishing = {name: Worker(self._completions) for name in self._config.egress}
+        self._queries = Queries(self._storage, self.send)
+        self._publishing = {name: Worker(self._completions) for name in (*self._config.egress, *INTERNAL_EGRESSES)}
         self._calls = Calls(self._completions, self._config.calls.threads)
         self._epoll = select.epoll()
         self._epoll.register(control.receive_fd, select.EPOLLIN)
         self._epoll.register(self._completions.fd, select.EPOLLIN)
         self._place: Place | None = None
+        self._bell: Bell | None = None
         self._readers: dict[str, IngressReader] = {}
+        self._ingress: Ingress | None = None
         self._sinks: dict[str, EgressSink] = {}
         self._egress: Egress | None = None
         self._reset: Reset | None = None
@@ -157,6 +163,8 @@ class ShardProcess:
                 self._storage.give_up()
                 for reader in self._readers.values():
                     reader.close()
+                if self._bell is not None:
+                    self._bell.close()
             self.send(self.sample())
             await trio.sleep(LAST_FIGURES_S)
             nursery.cancel_scope.cancel()
@@ -237,9 +245,10 @@ class ShardProcess:
                 case Letters():
                     self._letters(message)
                 case LookAt() | ListIds():
-                    pass
+                    self._query(message)
                 case Finish():
                     self._finishing = self._core is not None and message.incarnation == self._core.incarnation
+                    self._hear(wanted=not self._finishing)
                 case _:
                     assert_never(message)
         return busy
@@ -255,6 +264,12 @@ class ShardProcess:
         else:
             slots = slot_range(core.identity.shard, core.identity.shards)
             self._storage.find_letters(slots, message, lambda result: self._letters_found(core, message, result))
+
+    def _query(self, message: LookAt | ListIds) -> None:
+        """Without an answer, as above: a shard that restores knows nothing yet."""
+        core = self._core
+        if core is not None and self._running and not self._finishing and message.incarnation == core.incarnation:
+            self._queries.ask(core, message)
 
     def _letters_found(self, core: ShardCore, message: Letters, result: Any) -> None:
         if isinstance(result, Failed):
@@ -275,15 +290,18 @@ class ShardProcess:
             identity.job,
             self._config.data_dir,
         )
-        self._readers = self._application.readers(partition)
-        self._sinks = self._application.sinks(partition)
+        self._bell = Bell(self._endpoint.folder, identity.shard)
+        internal = internal_readers(self._place.directory.parent, identity.shard, identity.shards, self._bell)
+        self._readers = self._application.readers(partition) | internal
+        self._sinks = self._application.sinks(partition) | internal_sinks(self._endpoint.folder)
         self._egress = Egress(self._sinks, self._publishing, self._fatal)
 
     # ---- incarnations ---------------------------------------------------------------------------------------------------
     def _begin_reset(self, message: Reset) -> None:
         """Stop everything of the old incarnation and restore; the storage worker does it behind what it still has to write."""
         self._reset = message
-        self._running = self._finishing = False
+        self._pause()
+        self._finishing = False
         self._context.incarnation = message.incarnation
         self._context.checkpoint = message.complete
         self._loop = None
@@ -333,6 +351,7 @@ class ShardProcess:
         except ShardfunError as error:
             self._fatal(error)
             return
+        self._ingress = ingress
         self._egress.attach(core, lambda: self._ready(core, ingress))
 
     def _breadcrumb(self, message: Reset) -> Breadcrumb | None:
@@ -365,14 +384,25 @@ class ShardProcess:
             return
         self._fabric.connect(message.peers, self._core.hello(self._fabric.nonce))
         self._running = True
+        self._hear(wanted=True)
         gc.freeze()
         self._frozen_at_bytes = self._core.table.cached_bytes
+
+    def _pause(self) -> None:
+        """Nothing runs any more."""
+        self._running = False
+        self._hear(wanted=False)
+
+    def _hear(self, *, wanted: bool) -> None:
+        """Whether readers may wake the loop."""
+        if self._ingress is not None:
+            self._ingress.hear(self._epoll if wanted else None)
 
     # ---- losses, failures, news -----------------------------------------------------------------------------------------
     def _report_loss(self, reason: str, peer: int) -> None:
         """The incarnation is over for this shard; the supervisor will send ``Reset``."""
         assert self._core is not None
-        self._running = False
+        self._pause()
         log.info("channel lost", peer=peer, reason=reason)
         self.send(Loss(self._core.incarnation, peer, reason))
 
@@ -413,7 +443,7 @@ class ShardProcess:
 
     def _fatal(self, error: ShardfunError) -> None:
         """The node has to stop: say why, and wait to be ended."""
-        self._running = False
+        self._pause()
         detail = repr(error.__cause__) if error.__cause__ is not None else ""
         self.send(Fatal(error.code, error.exit_code, str(error), detail))
 

@@ -14,10 +14,12 @@ from shardfun.core.shard import IngressRoute, Program
 from shardfun.egress.registry import find_kind as find_egress
 from shardfun.errors import ConfigurationError, nearest
 from shardfun.ingress.registry import find_kind as find_ingress
+from shardfun.intake.targets import Targets
 from shardfun.model.address import is_declared
 from shardfun.ports import EgressSink, IngressReader, Partition
 from shardfun.sdk.app import App
 from shardfun.sdk.context import Context
+from shardfun.shard.intake import HTTP_KIND, internal_routes, request_function_of
 
 
 def limits_of(config: Config) -> Limits:
@@ -51,6 +53,7 @@ class Application:
     def __init__(self, config: Config, app: App) -> None:
         self.config = config
         self._functions = app.compile()
+        targets = Targets(self._functions)
         self._runners = [compile_runner(function) for function in self._functions]
         known = {function.spec.typename: function for function in self._functions}
         problems: list[str] = []
@@ -59,6 +62,10 @@ class Application:
             problems += _egress_problems(app.egresses, config.egress)
         if problems:
             raise ConfigurationError(*problems)
+        self._routes |= internal_routes(config, targets, dict(self._routes))
+        request = request_function_of(config, targets)
+        self._functions.append(request)
+        self._runners.append(compile_runner(request))
 
     def program(self, sinks: dict[str, EgressSink]) -> Program:
         """What a shard runs."""
@@ -81,8 +88,12 @@ class Application:
         return any(function.spec.options.asyncio for function in self._functions)
 
     def readers(self, partition: Partition) -> dict[str, IngressReader]:
-        """A reader per ingress."""
-        return {name: find_ingress(entry.kind)(name, entry.options, partition) for name, entry in self.config.ingress.items()}
+        """A reader per ingress; but records of kind ``http`` come with the log of the door."""
+        return {
+            name: find_ingress(entry.kind)(name, entry.options, partition)
+            for name, entry in self.config.ingress.items()
+            if entry.kind != HTTP_KIND
+        }
 
     def sinks(self, partition: Partition) -> dict[str, EgressSink]:
         """A sink per egress."""
@@ -110,11 +121,11 @@ def _route(name: str, entry: IngressConfig, app: App, known: dict[str, CompiledF
         if not is_declared(entry.target, known):
             hint = nearest(entry.target, known)
             problems.append(f"ingress.{name}.target: the application has no function {entry.target!r}{hint}")
-        return IngressRoute((), entry.target, entry.id_field)
+        return IngressRoute((), entry.target, entry.id_field, holds=entry.kind != HTTP_KIND)
     if not routers:
         declared = ", ".join(app.routed_ingresses) or "none"
         problems.append(
             f"ingress.{name}: expected a router in the application (@app.router({name!r})) or the setting 'target'; "
             f"routers exist for: {declared}"
         )
-    return IngressRoute(routers)
+    return IngressRoute(routers, holds=entry.kind != HTTP_KIND)

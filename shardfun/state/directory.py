@@ -49,7 +49,7 @@ _JOB_FORM = FileForm(b"sfjob--\n", 1, "job file")
 _INCARNATION_FORM = FileForm(b"sfincar\n", 1, "incarnation file")
 _SHARD = re.compile(r"shard-\d{1,6}")
 _FILES = ("lock", "job", "incarnation", "node.json")
-_FOLDERS = ("streams",)  # of egresses, which know what is in them
+_FOLDERS = ("intake", "streams", "webhooks")  # of doors, which know what is in them
 _IGNORED = ("lost+found",)  # a directory that is a mount point
 
 

@@ -12,6 +12,7 @@ import trio
 
 from shardfun.core.coordinator import WriteManifest
 from shardfun.errors import ShardfunError, StorageError
+from shardfun.intake.entries import is_internal
 from shardfun.state.manifest import MANIFEST_FORMAT, Manifest, ShardDelta
 from shardfun.telemetry.node_log import NodeLog
 
@@ -72,5 +73,9 @@ def manifest_of(effect: WriteManifest, job: str, incarnation: int, ingresses: It
         created_at=time.time(),
         shards=[ShardDelta(shard, part.digest, part.size_bytes, part.records) for shard, part in enumerate(effect.parts)],
         end_sent=effect.end,
-        ingress={name: [part.positions.get(name) for part in effect.parts] for name in ingresses},
+        ingress={
+            name: [part.positions.get(name) for part in effect.parts]
+            for name in ingresses
+            if not is_internal(name) or any(part.positions.get(name) for part in effect.parts)
+        },
     )

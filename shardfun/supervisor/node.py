@@ -34,6 +34,9 @@ from shardfun.core.coordinator import (
 from shardfun.core.membership import Change, Member
 from shardfun.egress.registry import find_kind as find_egress
 from shardfun.errors import ShardfunError, StorageError, UnavailableError
+from shardfun.intake.desk import Intake
+from shardfun.intake.entries import LOCAL
+from shardfun.intake.targets import Targets
 from shardfun.mesh.door import ANSWER_BYTES_MAX, answer_questions
 from shardfun.model.control import (
     Applied,
@@ -53,12 +56,26 @@ from shardfun.model.control import (
     Warm,
 )
 from shardfun.model.delta import checkpoint_name
-from shardfun.model.questions import STATUS, LettersAnswer, LettersQuestion, QueryAnswer, Question, Refusal, decode_question
+from shardfun.model.questions import (
+    STATUS,
+    AskQuestion,
+    LettersAnswer,
+    LettersQuestion,
+    QueryAnswer,
+    Question,
+    Refusal,
+    ReplyAnswer,
+    SendQuestion,
+    SentAnswer,
+    decode_question,
+)
 from shardfun.model.status import NodeStatus
 from shardfun.sdk.launch import Launch
 from shardfun.state.directory import DataDirectory, JobIdentity, NodeRecord
 from shardfun.state.files import DIRECTORY_MODE, storage_error
 from shardfun.supervisor.disk import FULL, Disk, manifest_of
+from shardfun.supervisor.entrance import BACKLOG_BYTES, ENTRY_BYTES_MAX, Entrance
+from shardfun.supervisor.intake import INTAKE_FOLDER, INTERNAL_INGRESSES, IntakeKeeper
 from shardfun.supervisor.leftovers import RUNTIME_PREFIX, clean_up, mark_of, runtime_parent
 from shardfun.supervisor.letters import LetterDesk
 from shardfun.supervisor.liveness import overdue
@@ -82,13 +99,25 @@ class Node:
         fresh: begin anew: delete the state in the data directory and the outputs of the egresses.
         accept_loss: if the newest manifest is damaged, go back to an older checkpoint.
         launch: how its processes find the application, if not by importing it by name.
+        targets: its functions, if this process has imported the application.
     """
 
-    def __init__(self, config: Config, *, fresh: bool = False, accept_loss: bool = False, launch: Launch | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        fresh: bool = False,
+        accept_loss: bool = False,
+        launch: Launch | None = None,
+        targets: Targets | None = None,
+    ) -> None:
         self.config = config
         self.running = trio.Event()
         """Set when all shards run for the first time."""
         self._launch = Launch() if launch is None else launch
+        self._targets = targets
+        self.entrance: Entrance | None = None
+        """Where messages come in; from before ``running`` is set."""
         self._fresh = fresh
         self._accept_loss = accept_loss
         self._directory = DataDirectory(config.data_dir)
@@ -107,6 +136,7 @@ class Node:
         self._disk: Disk | None = None
         self._letters: LetterDesk | None = None
         self._queries: QueryDesk | None = None
+        self._intake = IntakeKeeper(config.data_dir / INTAKE_FOLDER, {})
         self._started_at = time.monotonic()
         self._outcome = ""
         self._ended = False
@@ -155,6 +185,8 @@ class Node:
         self._first_use = directory.identity() is None
         self._identity = directory.prepare(app=self.config.app, shards=self.config.shards)
         manifest = directory.manifests.newest(self._identity.job, accept_loss=self._accept_loss)
+        if manifest is not None:
+            self._intake = IntakeKeeper(self.config.data_dir / INTAKE_FOLDER, manifest.ingress)
         self._make_runtime_dir()
         checkpoint = self.config.checkpoint
         timing = Timing(
@@ -184,7 +216,8 @@ class Node:
     def _undo_first_use(self) -> None:
         """A first start that came to nothing leaves nothing: the next may name another application or number of shards."""
         with suppress(StorageError):  # there is a reason to report already
-            if self._first_use and not self._directory.manifests.checkpoints():
+            taken_in = (self.config.data_dir / INTAKE_FOLDER).exists()  # and acknowledged
+            if self._first_use and not taken_in and not self._directory.manifests.checkpoints():
                 self._directory.discard()
 
     async def _serve(self) -> None:
@@ -197,6 +230,7 @@ class Node:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 await nursery.start(self._pool.run)
+                await nursery.start(self._open_entrance)
                 nursery.start_soon(answer_questions, self._status_url, self._answer)
                 nursery.start_soon(self._disk.run)
                 self._write_node()
@@ -213,6 +247,19 @@ class Node:
             raise cause from group
         finally:
             self._queries.close()
+
+    async def _open_entrance(self, *, task_status: trio.TaskStatus[None]) -> None:
+        folder = self._directory.path / INTAKE_FOLDER / LOCAL
+        intake = Intake(
+            LOCAL,
+            folder,
+            self._runtime_dir,
+            self.config.shards,
+            backlog_bytes=BACKLOG_BYTES,
+            entry_bytes_max=ENTRY_BYTES_MAX,
+        )
+        self.entrance = Entrance(intake, self._targets)
+        await intake.run(task_status=task_status)
 
     def request_stop(self) -> None:
         """Take one more checkpoint, publish what it holds, and stop. The next run continues there."""
@@ -252,10 +299,12 @@ class Node:
                         assert self._nursery is not None
                         self._nursery.start_soon(self._fill_vacancy, shard)
                 case WriteManifest():
-                    manifest = manifest_of(effect, self._identity.job, coordinator.incarnation, self.config.ingress)
+                    manifest = manifest_of(
+                        effect, self._identity.job, coordinator.incarnation, (*self.config.ingress, *INTERNAL_INGRESSES)
+                    )
                     disk.submit(
                         lambda manifest=manifest: self._directory.manifests.write(manifest),  # type: ignore[misc]
-                        lambda _, n=effect.checkpoint: self._manifest_durable(n),  # type: ignore[misc]
+                        lambda _, effect=effect: self._manifest_durable(effect),  # type: ignore[misc]
                     )
                 case Finished(ended):
                     self._ended = ended
@@ -281,10 +330,13 @@ class Node:
         self._coordinator.incarnation_raised(incarnation)
         self._perform()
 
-    def _manifest_durable(self, checkpoint: int) -> None:
+    def _manifest_durable(self, effect: WriteManifest) -> None:
         assert self._coordinator is not None
-        self._coordinator.manifest_durable(checkpoint, trio.current_time())
+        assert self._disk is not None
+        self._coordinator.manifest_durable(effect.checkpoint, trio.current_time())
         self._perform()
+        if self._intake.completed([part.positions for part in effect.parts]):
+            self._disk.submit(self._intake.tend, lambda _: None)
 
     async def _fill_vacancy(self, shard: int) -> None:
         """A process for a shard that has none. What served it before is dead and reaped: deaths are only reported then."""
@@ -454,17 +506,19 @@ class Node:
             return msgspec.json.encode(Refusal(code=error.code, message=str(error), exit_code=error.exit_code))
         return raw
 
-    async def answer(self, question: Question) -> LettersAnswer | QueryAnswer:
-        """Answer a question about dead letters or state, or take a checkpoint, while the node runs.
+    async def answer(self, question: Question) -> LettersAnswer | QueryAnswer | SentAnswer | ReplyAnswer:
+        """Answer a question about dead letters or state, take a checkpoint or a message, while the node runs.
 
         Raises:
             UnavailableError: it does not run, or cannot answer in time.
             ShardfunError: why there is no answer, see ``LetterDesk.answer`` and ``QueryDesk.answer``.
         """
-        if self._letters is None or self._queries is None:
+        if self._letters is None or self._queries is None or self.entrance is None:
             raise UnavailableError("the node has not started yet")
         if isinstance(question, LettersQuestion):
             return await self._letters.answer(question)
+        if isinstance(question, (SendQuestion, AskQuestion)):
+            return await self.entrance.answer(question)
         return await self._queries.answer(question)
 
     def _write_node(self) -> None:
@@ -494,7 +548,7 @@ class Node:
         spares = 0 if self._pool is None else self._pool.spares
         status = node_status(self.config, coordinator, shards, spares, self._outcome, uptime_s, now)
         notes = [f"shard {shard}: {note}" for shard, told in sorted(self._notes.items()) for note in told]
-        return msgspec.structs.replace(status, notes=notes)
+        return msgspec.structs.replace(status, intake=dict(self._intake.consumed), notes=notes)
 
 
 def _shardfun_error(group: BaseExceptionGroup[BaseException]) -> ShardfunError | None:
