@@ -41,20 +41,30 @@ class Namespaces:
         """The functions by the names they were declared with, as ``shop/*``."""
         return {namespace + EVERY_NAME: function for namespace, (function, _) in self._declared.items()}
 
-    def resolve(self, typename: str, known: Iterable[str]) -> tuple[CompiledFunction, Runner]:
-        """The function of a name that is met for the first time, and its runner (which all names of a namespace share).
+    def find(self, typename: str, known: Iterable[str]) -> tuple[CompiledFunction, Runner]:
+        """The function of a name, and its runner (which all names of a namespace share).
 
         Args:
             known: the function types that there are, for the error.
 
         Raises:
             UnknownTargetError: no function of this name or namespace is declared.
-            InvocationError: there are too many names.
         """
         found = self._declared.get(typename.partition("/")[0]) if type(typename) is str else None
         if found is None or not _is_name(typename):
             names = [*known, *(namespace + EVERY_NAME for namespace in self._declared)]
             raise UnknownTargetError(f"unknown function type {typename!r}{nearest(typename, sorted(names))}") from None
+        function, run = found
+        return function.named(typename), run
+
+    def resolve(self, typename: str, known: Iterable[str]) -> tuple[CompiledFunction, Runner]:
+        """As ``find``, for a name that is met for the first time and becomes a function type.
+
+        Raises:
+            UnknownTargetError: as above.
+            InvocationError: there are too many names.
+        """
+        found = self.find(typename, known)
         if self._names >= self._names_max:
             msg = (
                 f"function type {typename!r}: this shard has met {self._names_max} names of namespaces, which is the limit; "
@@ -62,8 +72,7 @@ class Namespaces:
             )
             raise InvocationError(msg) from None
         self._names += 1
-        function, run = found
-        return function.named(typename), run
+        return found
 
 
 def _is_name(typename: str) -> bool:

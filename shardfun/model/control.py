@@ -105,7 +105,7 @@ class Letters(_Message, frozen=True, array_like=True, tag="letters"):
 
 
 class LookAt(_Message, frozen=True, array_like=True, tag="look-at"):
-    """Read the state of an address; the answer is ``Found``, with what ``shard.queries`` makes.
+    """Read the state of an address; the answer is ``Found``.
 
     ``after``: where a page of ``part`` begins, as in the token of an earlier answer.
     """
@@ -238,6 +238,12 @@ class Heartbeat(_Message, frozen=True, array_like=True, tag="heartbeat"):
     metrics: list[list[Any]] = []
     """``[typename, name, kind, value]`` of what functions count themselves (see ``core.metrics``)."""
     timers: int = 0
+    dirty_bytes: int = 0
+    cpu_s: float = 0.0
+    functions: list[list[Any]] = []
+    """The fields of ``status.FunctionStatus`` in their order; at most one more than ``core.totals.TYPES_MAX``."""
+    ingress: list[list[Any]] = []
+    egress: list[list[Any]] = []
 
 
 class LettersDone(_Message, frozen=True, array_like=True, tag="letters-done"):
@@ -257,17 +263,25 @@ class LettersDone(_Message, frozen=True, array_like=True, tag="letters-done"):
 
 
 class Found(_Message, frozen=True, array_like=True, tag="found"):
-    """The answer to ``LookAt`` or ``ListIds``.
+    """The answer to ``LookAt`` (JSON of ``questions.StateAnswer``) or ``ListIds`` (JSON of ``Ids``).
 
-    ``checkpoint``: the last applied one. ``code``: why there is no answer, as in ``errors``; ``reason``: for people.
+    ``code``: why there is none, as in ``errors``; ``reason``: for people.
     """
 
     incarnation: int
     request: int
-    checkpoint: int
-    answer: dict[str, Any]
+    answer: bytes
     code: str
     reason: str
+
+
+class Ids(msgspec.Struct, frozen=True):
+    """Some ids of one shard, as of the applied ``checkpoint``. More may follow from ``slot`` on, and in it behind ``after``."""
+
+    ids: list[str]
+    slot: int
+    after: bytes
+    checkpoint: int
 
 
 ToSupervisor = Warm | Ready | Prepared | Refused | Applied | Changed | Loss | Fatal | Heartbeat | LettersDone | Found

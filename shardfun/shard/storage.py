@@ -87,6 +87,15 @@ class Storage:
         store = self._open_store()
         self._worker.submit(lambda: (*find_letters(store, slots, question), store.applied), done)
 
+    def read(self, job: Callable[[LevelDBStore], bytes], done: Done) -> None:
+        """Look into the store, which holds exactly the last applied checkpoint then."""
+        store = self._open_store()
+        self._worker.submit(lambda: job(store), done)
+
+    def read_now(self, job: Callable[[LevelDBStore], bytes]) -> bytes:
+        """A job that needs no key of the store, at once."""
+        return job(self._open_store())
+
     def give_up(self) -> None:
         """The process ends: a job that waits for the disk to recover shall not wait any longer."""
         self._ending = True

@@ -19,7 +19,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -153,6 +153,27 @@ class Database:
                 except plyvel.Error as error:
                     raise self._mapped(error, "scan") from error
             yield from pairs
+
+    def seeker(self, stop: bytes) -> Callable[[bytes], bytes | None]:
+        """Gives the first key from a given one on and before ``stop``, of a snapshot taken now."""
+        with self.exclusive:
+            if self._db is None:
+                raise self._closed()
+            iterator = self._db.iterator(stop=stop, include_value=False, verify_checksums=True, fill_cache=False)
+            generation = self._generation
+
+        def seek(key: bytes) -> bytes | None:
+            with self.exclusive:
+                if generation != self._generation:
+                    raise StorageError(f"{self.path}: the store was opened again during a scan; scan again")
+                try:
+                    iterator.seek(key)
+                    found: bytes | None = next(iterator, None)
+                except plyvel.Error as error:
+                    raise self._mapped(error, "scan") from error
+            return found
+
+        return seek
 
     def _fetch(self, iterator: Any, generation: int) -> Iterator[tuple[bytes, bytes]]:
         while True:

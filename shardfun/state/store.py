@@ -19,7 +19,7 @@ import errno
 import re
 import shutil
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from shardfun.errors import CorruptionError, LocalProtocolError, StorageError
@@ -110,6 +110,13 @@ class LevelDBStore:
     def scan_kind(self, kind: bytes, slots: tuple[int, int]) -> Iterator[tuple[bytes, bytes]]:
         """The keys of one kind in a range of slots, slot by slot, and their values. Fails if the store is opened again meanwhile."""
         return self._database.scan_kind(kind, *slots)
+
+    def seeker(self, end_slot: int) -> Callable[[bytes], bytes | None]:
+        """Finds keys of a snapshot taken now, by jumping: for a key, the first one from there on whose slot is below ``end_slot``.
+
+        Fails if the store is opened again meanwhile.
+        """
+        return self._database.seeker(end_slot.to_bytes(2, "big"))
 
     # ---- deltas ----------------------------------------------------------------------------------------------------------
     def write_delta(self, header: DeltaHeader, blocks: Sequence[RecordBlock], queues: bytes) -> DeltaSummary:

@@ -7,7 +7,7 @@ harm, and an answer of a shard that has fallen back meanwhile is not waited for.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 import msgspec
 import trio
@@ -15,9 +15,9 @@ import trio
 from shardfun.core.coordinator import Coordinator, State
 from shardfun.errors import DefinitionError, ProtocolError, UnavailableError, UnknownTargetError, error_of
 from shardfun.model.address import ID_BYTES_MAX, check_typename
-from shardfun.model.control import Changed, Found, ListIds, LookAt, ToShard
+from shardfun.model.control import Changed, Found, Ids, ListIds, LookAt, ToShard
 from shardfun.model.delta import checkpoint_name
-from shardfun.model.keyspace import SLOTS, owner_of, owner_of_slot, slot_range
+from shardfun.model.keyspace import SLOTS, owner_of, owner_of_slot
 from shardfun.model.page_tokens import ids_place, ids_token
 from shardfun.model.questions import (
     PART_BYTES_MAX,
@@ -38,6 +38,8 @@ WAITING_MAX = 56
 """Questions at once: fewer than the door answers (``mesh.door``), so that there is always room for the status."""
 LIST_STEPS_MAX = 32
 """Questions to shards for one page of ids: each looks at a bounded number of keys, and most of them may be of other types."""
+
+A = TypeVar("A")
 
 
 class _Request:
@@ -148,11 +150,7 @@ class QueryDesk:
         shard = owner_of(question.id, self._shards)
         look = LookAt(0, 0, question.target, question.id, question.at, question.part, question.after, question.limit)
         found = await self._ask(shard, look)
-        answer = {**found.answer, "checkpoint": checkpoint_name(found.checkpoint), "type": "state"}
-        try:
-            return msgspec.convert(answer, StateAnswer)
-        except msgspec.ValidationError as error:
-            raise ProtocolError(f"answer of shard {shard}: {error}") from error
+        return _decoded(found, StateAnswer)
 
     async def _list(self, question: ListQuestion) -> ListAnswer:
         _check_type(question.typename)
@@ -162,9 +160,10 @@ class QueryDesk:
         for _ in range(LIST_STEPS_MAX):
             shard = owner_of_slot(slot, self._shards)
             found = await self._ask(shard, ListIds(0, 0, question.typename, slot, after, question.limit - len(ids)))
-            oldest = found.checkpoint if oldest is None else min(oldest, found.checkpoint)
-            ids += found.answer["ids"]
-            slot, after = found.answer["next"] or (slot_range(shard, self._shards)[1], b"")
+            some = _decoded(found, Ids)
+            oldest = some.checkpoint if oldest is None else min(oldest, some.checkpoint)
+            ids += some.ids
+            slot, after = some.slot, some.after
             if slot >= SLOTS or len(ids) >= question.limit:
                 break
         assert oldest is not None
@@ -235,6 +234,13 @@ class QueryDesk:
         """Raises UnavailableError if no shard will answer any more."""
         if self._closed or self._coordinator.state is State.FINISHING:
             raise UnavailableError("the node has finished or is stopping; 'shardfun inspect' shows what it has stored")
+
+
+def _decoded(found: Found, expected: type[A]) -> A:
+    try:
+        return msgspec.json.decode(found.answer, type=expected)
+    except msgspec.DecodeError as error:
+        raise ProtocolError(f"answer of a shard: {error}") from error
 
 
 def _check_type(typename: str) -> None:

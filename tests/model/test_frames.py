@@ -113,7 +113,7 @@ MESSAGES = [
         parked=[b"k" * 16],
     ),
     control.LettersDone(3, 5, [(b"\0\0d" + bytes(14), b"content")], 7, ["", "missing"], 8, ""),
-    control.Found(3, 7, 8, {"fields": {"n": 2**70, "b": None}}, "", ""),
+    control.Found(3, 7, b"{}", "", ""),
     control.Refused(3, 8, "disk full"),
     control.Applied(3, 8),
     control.Changed(3, urgent=True),
