@@ -19,7 +19,7 @@ from shardfun.intake.targets import Targets
 from shardfun.model.payload import Encoded, Payloads, PayloadType
 from shardfun.sdk.context import Context
 from shardfun.sdk.definition import function_spec
-from shardfun.sdk.state import State
+from shardfun.sdk.state import State, Value, value
 
 NAMESPACE: Final = "shardfun"
 """Of the runtime's own functions; no application can declare one in it."""
@@ -49,14 +49,14 @@ class Answer(msgspec.Struct):
 class RequestState(State):
     """What is known of a request. ``owner`` is empty if there is none: no request of this key was seen, or it has expired."""
 
-    digest: bytes = b""
-    target: str = ""
-    target_id: str = ""
-    owner: str = ""
-    anonymous: bool = False
-    replied: bool = False
-    reply_type: str = ""
-    reply: bytes = b""
+    digest: Value[bytes] = value(b"")
+    target: Value[str] = value("")
+    target_id: Value[str] = value("")
+    owner: Value[str] = value("")
+    anonymous: Value[bool] = value(False)
+    replied: Value[bool] = value(False)
+    reply_type: Value[str] = value("")
+    reply: Value[bytes] = value(b"")
 
 
 class AnswerPayloads(Payloads):
