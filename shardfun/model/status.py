@@ -141,3 +141,5 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Sums over all shards."""
     intake: dict[str, int] = {}
     """By owner of an intake log (``local``, ``http``): the offset up to which the last complete checkpoint has read it."""
+    http: str = ""
+    """Where the HTTP door answers, such as ``http://127.0.0.1:8484``; empty: there is none."""

@@ -74,6 +74,7 @@ from shardfun.sdk.launch import Launch
 from shardfun.state.directory import DataDirectory, JobIdentity, NodeRecord
 from shardfun.state.files import DIRECTORY_MODE, storage_error
 from shardfun.supervisor.disk import FULL, Disk, manifest_of
+from shardfun.supervisor.doors import DoorKeeper
 from shardfun.supervisor.entrance import BACKLOG_BYTES, ENTRY_BYTES_MAX, Entrance
 from shardfun.supervisor.intake import INTAKE_FOLDER, INTERNAL_INGRESSES, IntakeKeeper
 from shardfun.supervisor.leftovers import RUNTIME_PREFIX, clean_up, mark_of, runtime_parent
@@ -137,6 +138,7 @@ class Node:
         self._letters: LetterDesk | None = None
         self._queries: QueryDesk | None = None
         self._intake = IntakeKeeper(config.data_dir / INTAKE_FOLDER, {})
+        self._door = None if config.http is None else DoorKeeper(config, self._write_node, self._launch)
         self._started_at = time.monotonic()
         self._outcome = ""
         self._ended = False
@@ -169,6 +171,8 @@ class Node:
             self._undo_first_use()
             raise
         finally:
+            if self._door is not None:
+                self._door.close()
             self._directory.release()
         assert self._final is not None
         return self._final
@@ -178,6 +182,8 @@ class Node:
         left = await trio.to_thread.run_sync(clean_up, directory.read_node())
         if left:
             log.warning("killed processes that an earlier run left behind", processes=left)
+        if self._door is not None:
+            self._door.open()
         if self._fresh:
             directory.erase()
             for entry in self.config.egress.values():
@@ -232,6 +238,8 @@ class Node:
                 await nursery.start(self._pool.run)
                 await nursery.start(self._open_entrance)
                 nursery.start_soon(answer_questions, self._status_url, self._answer)
+                if self._door is not None:
+                    nursery.start_soon(self._door.run, self._runtime_dir, self._status_url)
                 nursery.start_soon(self._disk.run)
                 self._write_node()
                 self._coordinator.start(trio.current_time())
@@ -523,7 +531,8 @@ class Node:
 
     def _write_node(self) -> None:
         """Keep on disk who runs here, for ``status`` and for the clean-up of the next start."""
-        marks = [] if self._pool is None else [mark_of(handle.pid) for handle in self._pool.handles]
+        pids = [] if self._pool is None else [handle.pid for handle in self._pool.handles]
+        marks = [mark_of(pid) for pid in [*pids, *([] if self._door is None else self._door.pids)]]
         record = NodeRecord(pid=os.getpid(), url=self._status_url, runtime_dir=str(self._runtime_dir), processes=marks)
         try:
             self._directory.write_node(record)
@@ -548,7 +557,8 @@ class Node:
         spares = 0 if self._pool is None else self._pool.spares
         status = node_status(self.config, coordinator, shards, spares, self._outcome, uptime_s, now)
         notes = [f"shard {shard}: {note}" for shard, told in sorted(self._notes.items()) for note in told]
-        return msgspec.structs.replace(status, intake=dict(self._intake.consumed), notes=notes)
+        http = "" if self._door is None else self._door.address
+        return msgspec.structs.replace(status, intake=dict(self._intake.consumed), http=http, notes=notes)
 
 
 def _shardfun_error(group: BaseExceptionGroup[BaseException]) -> ShardfunError | None:

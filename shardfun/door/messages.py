@@ -1,0 +1,158 @@
+"""Messages and requests to functions: ``POST /v1/functions/...`` and ``GET /v1/requests/...``.
+
+What is acknowledged is durable. A request with an ``Idempotency-Key`` goes through the function of requests, which remembers the
+key and the reply, so repeating it does no harm; a message without key and without ``wait`` goes straight to its function.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets
+from collections.abc import Collection
+from typing import Any, Final, NoReturn, Protocol
+from urllib.parse import quote
+
+from shardfun.door.node import NodeLink
+from shardfun.door.problems import ProblemError
+from shardfun.door.request import ANONYMOUS, JSON, Request, Response, check_key, decode_json, json_response, wait_of
+from shardfun.errors import PayloadTypeError, nearest
+from shardfun.intake.entries import HTTP, Entry, MessageEntry, Reply, RequestEntry
+from shardfun.intake.request import REQUEST
+from shardfun.intake.targets import Targets, check_id
+from shardfun.model.address import is_declared
+from shardfun.model.questions import StateQuestion
+
+DIGEST_BYTES: Final = 16
+KEY_RANDOM_BYTES: Final = 9
+
+
+class Desk(Protocol):
+    """What the door needs of an ``Intake``."""
+
+    @property
+    def backlog_bytes_now(self) -> int:
+        """Bytes that no complete checkpoint has read."""
+        ...
+
+    async def append(self, entries: list[Entry]) -> None:
+        """Durable when it returns."""
+
+    async def ask(self, entry: RequestEntry, *, wait_s: float | None = None) -> Reply | None:
+        """Append, and wait for the reply."""
+        ...
+
+    def digest_of(self, key: str) -> bytes | None:
+        """What is asked with a key that may not be processed yet."""
+        ...
+
+
+class MessageRoutes:
+    """See the module.
+
+    Args:
+        wait_max_s: the longest ``?wait=``.
+    """
+
+    def __init__(self, targets: Targets, intake: Desk, node: NodeLink, wait_max_s: float) -> None:
+        self._targets = targets
+        self._intake = intake
+        self._node = node
+        self._wait_max_s = wait_max_s
+        self._series = secrets.token_hex(KEY_RANDOM_BYTES)
+        self._number = 0
+        self._declared = frozenset(function["typename"] for function in targets.describe())
+
+    async def send(self, request: Request) -> Response:
+        """``POST /v1/functions/{namespace}/{type}/{id}``."""
+        namespace, name, id = request.parameters
+        query = request.query("wait", "type")
+        typename = f"{namespace}/{name}"
+        require_function(typename, self._declared)
+        require_id(id)
+        request.require_type(JSON)
+        key = request.idempotency_key()
+        wait_s = wait_of(query["wait"], self._wait_max_s) if "wait" in query else None
+        body = decode_json(await request.body())
+        type, payload = self._targets.from_json(typename, id, body, query.get("type"))
+        if key is None and wait_s is None:
+            await self._intake.append([MessageEntry(typename, id, type, payload)])
+            return json_response({"status": "accepted"}, 202)
+        digest = digest_of(typename, id, type, payload)
+        entry = RequestEntry(key or self._new_key(), key is None, digest, typename, id, type, payload, HTTP)
+        if key is not None and self._intake.digest_of(key) not in {None, digest}:
+            _refuse_key(key)
+        if wait_s is None:
+            await self._intake.append([entry])
+            return _accepted(key)
+        return await self._ask(entry, wait_s)
+
+    async def _ask(self, entry: RequestEntry, wait_s: float) -> Response:
+        reply = await self._intake.ask(entry, wait_s=wait_s)
+        if reply is None:
+            return _accepted(None if entry.anonymous else entry.key)
+        if reply.status == "conflict":
+            _refuse_key(entry.key)
+        return self._replied(None if entry.anonymous else reply.key, reply.type, reply.payload)
+
+    async def look(self, request: Request) -> Response:
+        """``GET /v1/requests/{key}``."""
+        (key,) = request.parameters
+        request.query()
+        check_key(key.encode())
+        answer = await self._node.state(StateQuestion(target=REQUEST, id=key, at="checkpoint"))
+        if answer.fields.get("replied"):
+            payload = base64.b64decode(answer.fields["reply"]["base64"])
+            return self._replied(key, answer.fields["reply_type"], payload)
+        if answer.exists or self._intake.digest_of(key) is not None:
+            return json_response({"status": "accepted", "key": key}, 202)
+        raise ProblemError("unknown-request", f"no request with the key {key!r} is known: it was never made, or long ago")
+
+    def _replied(self, key: str | None, type: str, payload: bytes) -> Response:
+        body: dict[str, Any] = {"status": "replied", "type": type, "reply": self._targets.to_json(type, payload)}
+        return json_response(body if key is None else body | {"key": key})
+
+    def _new_key(self) -> str:
+        self._number += 1
+        return f"{ANONYMOUS}{self._series}{self._number}"
+
+    async def describe(self, request: Request) -> Response:
+        """``GET /v1/functions``."""
+        request.query()
+        return json_response({"functions": self._targets.describe()})
+
+
+def require_function(typename: str, declared: Collection[str]) -> None:
+    """Raise ProblemError if the application has no such function."""
+    if not is_declared(typename, declared) or typename.endswith("/*"):
+        raise ProblemError("unknown-function", f"function {typename[:200]!r} is not declared{nearest(typename, declared)}")
+
+
+def require_id(id: str) -> None:
+    """Raise ProblemError if it is not the id of an address."""
+    try:
+        check_id(id)
+    except PayloadTypeError as error:
+        raise ProblemError("malformed-request", str(error)) from error
+
+
+def digest_of(typename: str, id: str, type: str, payload: bytes) -> bytes:
+    """What makes two requests the same."""
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for part in (typename.encode(), id.encode(), type.encode(), payload):
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.digest()
+
+
+def _accepted(key: str | None) -> Response:
+    if key is None:
+        return json_response({"status": "accepted"}, 202)
+    location = f"/v1/requests/{quote(key, safe='')}"
+    return json_response({"status": "accepted", "key": key}, 202, ((b"location", location.encode()),))
+
+
+def _refuse_key(key: str) -> NoReturn:
+    raise ProblemError(
+        "key-reused", f"the Idempotency-Key {key!r} belongs to a request to another address, or with another body"
+    )
