@@ -14,6 +14,8 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -40,6 +42,8 @@ LINGER_BYTES_MAX: Final = 1 << 20
 """What is still read and thrown away after an answer that ends the connection. Closed at once, the answer could be lost."""
 EVENT_STREAM: Final = "shardfun.stream"
 """Extension of the scope: call it before a body is read that has no end, so that its time counts from piece to piece."""
+
+_REASONS: Final = MappingProxyType({int(status): status.phrase.encode() for status in HTTPStatus})
 
 Application = Callable[
     [dict[str, Any], Callable[[], Awaitable[dict[str, Any]]], Callable[[dict[str, Any]], Awaitable[None]]], Any
@@ -224,7 +228,8 @@ class Protocol(H11Protocol):
         """The bytes of a response's beginning."""
         if self.context.terminated.is_set():
             headers = [*headers, (b"connection", b"close")]
-        return self.connection.send(h11.Response(status_code=status, headers=headers)) or b""
+        response = h11.Response(status_code=status, headers=headers, reason=_REASONS.get(status, b""))
+        return self.connection.send(response) or b""
 
     async def refuse(self, status: int, detail: str) -> None:
         """Answer what never became a request, and end the connection."""

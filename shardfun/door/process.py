@@ -82,7 +82,7 @@ async def run_door(bootstrap: Bootstrap, config: Config, app: App) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(intake.run)
             await nursery.start(_serve, server, listener, served)
-            log.info("HTTP door open", url=bootstrap.public, token=token is not None)
+            log.info("HTTP door open", url=bootstrap.public, authentication="none" if token is None else "bearer")
             await _end_of_lifeline()
             stopping.set()
             with trio.move_on_after(GRACE_S):
