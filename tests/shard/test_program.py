@@ -89,7 +89,7 @@ def test_what_fits() -> None:
     ingress = {"orders": entry(), "clicks": entry(target="shop/cart", id_field="user")}
     made = Application(config(ingress=ingress), application())
     program = made.program({})
-    assert [function.spec.typename for function in program.functions] == ["shop/cart", "shop/log"]
+    assert [function.spec.typename for function in program.functions] == ["shop/cart", "shop/log", "shardfun/request"]
     assert len(program.routes["orders"].routers) == 1
     assert program.routes["orders"].target is None
     assert (program.routes["clicks"].target, program.routes["clicks"].id_field) == ("shop/cart", "user")
