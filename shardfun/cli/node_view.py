@@ -5,7 +5,7 @@ Texts that come from elsewhere (paths, faults, names of functions) are ``Text``:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -16,7 +16,7 @@ from rich.text import Text
 
 from shardfun.cli.figures import NOTHING, count, counted, duration, rate, size
 from shardfun.cli.rates import Rates
-from shardfun.model.status import NodeStatus, ShardStatus
+from shardfun.model.status import FunctionStatus, NodeStatus, ShardStatus
 
 STATE_STYLES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -35,15 +35,35 @@ STATE_STYLES: Final[Mapping[str, str]] = MappingProxyType(
 HEALTHY: Final = ("running", "ready", "finished")
 """States of shards that the line does not mention."""
 BAR_WIDTH: Final = 30
+FUNCTION_COLUMNS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "in": "messages_in",
+        "out local": "out_local",
+        "out remote": "out_remote",
+        "egress": "out_egress",
+        "invocations": "invocations",
+        "failures": "failures",
+        "retries": "retries",
+        "dead letters": "dead_letters",
+        "backlog": "backlog",
+        "blocked": "blocked",
+        "calls": "calls",
+        "operations": "operations",
+    }
+)
+"""Heads of columns, and the attributes of ``FunctionStatus``."""
+ALWAYS: Final = ("in", "out local", "out remote", "egress", "invocations", "backlog")
 
 
 def node_view(status: NodeStatus, rates: Rates | None = None) -> RenderableType:
-    """Everything about a node: figures, then a row for each shard.
+    """Everything about a node: figures, then a row for each shard, then one for each function type.
 
     Args:
-        rates: without them the columns of rates are left out (one status alone has no rate).
+        rates: without them the columns of rates are left out (one status alone has no rate). With them the function types are: a
+            display that is drawn again and again has to fit on a screen.
     """
-    return Group(_headline(status), _figures(status, rates), _shards(status, rates))
+    parts: list[RenderableType] = [_headline(status), _figures(status, rates), _shards(status, rates)]
+    return Group(*parts) if rates else Group(*parts, *_functions(status))
 
 
 def node_line(status: NodeStatus, rates: Rates) -> str:
@@ -116,6 +136,27 @@ def _shards(status: NodeStatus, rates: Rates | None) -> Table:
             Text(_remark(shard)),
         )
     return table
+
+
+def _functions(status: NodeStatus) -> Iterator[RenderableType]:
+    """By function type, of those that have had anything to do. Columns in which nothing has ever happened are left out."""
+    found = [row for row in status.functions if any(figure for _, figure in _figures_of(row))]
+    if not found:
+        return
+    columns = [name for name in FUNCTION_COLUMNS if name in ALWAYS or any(dict(_figures_of(row))[name] for row in found)]
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("function")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for row in found:
+        figures = dict(_figures_of(row))
+        table.add_row(Text(row.function), *(count(figures[name]) for name in columns))
+    yield ""
+    yield table
+
+
+def _figures_of(row: FunctionStatus) -> Iterator[tuple[str, int]]:
+    return ((column, getattr(row, field)) for column, field in FUNCTION_COLUMNS.items())
 
 
 def _records(status: NodeStatus) -> str:

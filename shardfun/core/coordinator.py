@@ -148,6 +148,8 @@ class Statistics:
     last_completed_at: float | None = None
     last_duration: float = 0.0
     last_bytes: int = 0
+    total_duration: float = 0.0
+    total_bytes: int = 0
     last_fault: str = ""
     recovery_started_at: float | None = None
     last_recovery: float | None = None
@@ -410,6 +412,8 @@ class Coordinator:
         statistics.last_completed_at = now
         statistics.last_duration = now - self._triggered_at
         statistics.last_bytes = sum(part.size_bytes for part in parts)
+        statistics.total_duration += statistics.last_duration
+        statistics.total_bytes += statistics.last_bytes
         longest = max(part.loop_s for part in parts)
         self._not_before = max(self._not_before, self._triggered_at + longest / self._timing.loop_share)
         if self._failed_while_deciding:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import astuple
 
 from shardfun.config.schema import Config
 from shardfun.core.coordinator import Coordinator, State
@@ -15,7 +17,7 @@ from shardfun.errors import UnavailableError
 from shardfun.mesh.door import ask
 from shardfun.model.delta import checkpoint_name
 from shardfun.model.questions import STATUS
-from shardfun.model.status import CheckpointStatus, NodeStatus, ShardStatus
+from shardfun.model.status import CheckpointStatus, EgressStatus, FunctionStatus, IngressStatus, NodeStatus, ShardStatus
 from shardfun.supervisor.ask import door_of
 from shardfun.supervisor.pool import ShardHandle
 
@@ -63,6 +65,11 @@ def shard_status(shard: int, handle: ShardHandle | None, coordinator: Coordinato
         blocked=beat.blocked,
         timers=beat.timers,
         metrics=beat.metrics,
+        dirty_bytes=beat.dirty_bytes,
+        cpu_s=beat.cpu_s,
+        functions=[FunctionStatus(*row) for row in beat.functions],
+        ingress=[IngressStatus(*row) for row in beat.ingress],
+        egress=[EgressStatus(*row) for row in beat.egress],
     )
 
 
@@ -82,7 +89,19 @@ def _checkpoint_status(coordinator: Coordinator, now: float) -> CheckpointStatus
         bytes=statistics.last_bytes,
         completed=statistics.completed,
         aborted=statistics.aborted,
+        duration_total_s=statistics.total_duration,
+        bytes_total=statistics.total_bytes,
     )
+
+
+def functions_of_all(shards: Iterable[ShardStatus]) -> list[FunctionStatus]:
+    """The sums over all shards, in the order met."""
+    rows: dict[str, list[int]] = {}
+    for shard in shards:
+        for found in shard.functions:
+            name, *figures = astuple(found)
+            rows[name] = [one + more for one, more in zip(rows.get(name, [0] * len(figures)), figures, strict=True)]
+    return [FunctionStatus(name, *figures) for name, figures in rows.items()]
 
 
 def _node_state(coordinator: Coordinator) -> str:
@@ -124,6 +143,7 @@ def node_status(
         spares=spares,
         last_recovery_ms=None if last_recovery is None else last_recovery * 1000,
         last_fault=statistics.last_fault,
+        functions=functions_of_all(shards),
     )
 
 
