@@ -101,6 +101,21 @@ class EgressTail:
         self._cursors[partition].given += 1
         return self.event_id, msgspec.json.decode(line)
 
+    def take(self, limit: int) -> list[tuple[str, Any]]:
+        """What is there at this moment, or the beginning of it; none if there is nothing new. Blocks on the disk, and needs no Trio.
+
+        Raises:
+            EgressError: as ``__anext__``.
+        """
+        if not self._waiting:
+            self._waiting.extend(self._look())
+        found: list[tuple[str, Any]] = []
+        while self._waiting and len(found) < limit:
+            partition, line = self._waiting.popleft()
+            self._cursors[partition].given += 1
+            found.append((self.event_id, msgspec.json.decode(line)))
+        return found
+
     @property
     def ready(self) -> bool:
         """Whether the next event is in memory: asking for it does not wait."""
