@@ -226,11 +226,12 @@ class UnavailableError(ShardfunError):
     exit_code = 8
 
 
-def error_of(code: str, message: str, exit_code: int) -> ShardfunError:
+def error_of(code: str, message: str, exit_code: int | None = None) -> ShardfunError:
     """The error that another process reported, as an exception again.
 
     Args:
         code: of the class there; an unknown one gives ``UnavailableError``.
+        exit_code: if it is not that of the class.
     """
     classes = [ShardfunError]
     for cls in classes:
@@ -240,7 +241,8 @@ def error_of(code: str, message: str, exit_code: int) -> ShardfunError:
     Exception.__init__(error, message)
     if isinstance(error, ConfigurationError):
         error.problems = tuple(message.splitlines())
-    error.exit_code = exit_code
+    if exit_code is not None:
+        error.exit_code = exit_code
     return error
 
 

@@ -28,6 +28,7 @@ EPILOG: Final = """\
 examples:
   shardfun run conf/flights.toml                  start a node, or go on where it stopped
   shardfun status conf/flights.toml               ask the running node how it is
+  shardfun query conf/shop.toml shop/cart 42      look at the state of an address while the node runs
   shardfun inspect data/flights                   look at what a stopped node has stored
   shardfun dead-letters list conf/flights.toml    look at messages that could not be processed
   shardfun simulate --seeds 1:200                 test the protocol under injected faults
@@ -47,6 +48,8 @@ class Command(NamedTuple):
 COMMANDS: Final = {
     "run": Command("shardfun.cli.run", "start a node and go on where it stopped"),
     "status": Command("shardfun.cli.status", "ask a running node how it is"),
+    "query": Command("shardfun.cli.query", "look at the state of an address while the node runs, or list ids"),
+    "checkpoint": Command("shardfun.cli.checkpoint", "take a checkpoint now, and wait until it is complete"),
     "inspect": Command("shardfun.cli.inspect", "look at what a stopped node has stored"),
     "dead-letters": Command("shardfun.cli.dead_letters", "look at parked messages, send them again, or delete them"),
     "simulate": Command("shardfun.cli.simulate", "test the protocol in a simulated world, under faults, by seed"),

@@ -200,7 +200,7 @@ class QueryDesk:
             if found is not None:
                 break
         if found.code:
-            raise error_of(found.code, found.reason, 1)
+            raise error_of(found.code, found.reason)
         return found
 
     async def _running(self) -> int:
