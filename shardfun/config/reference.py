@@ -31,7 +31,13 @@ NOT_SET: Final = "  # not set by default"
 # What these are depends on the name of the file; for the reference that is "shardfun".
 _NAMED_BY_FILE: Final = MappingProxyType({"name": "shardfun", "data_dir": "data/shardfun"})
 _EXAMPLES: Final = MappingProxyType(
-    {"app": "package.module:app", "file": "logs/node.log", "target": "namespace/name"}
+    {
+        "app": "package.module:app",
+        "file": "logs/node.log",
+        "target": "namespace/name",
+        "url": "https://example.org/hook",
+        "ca_file": "certificates.pem",
+    }
     | {"token_file": "http.token", "tls_certificate": "tls/certificate.pem", "tls_key": "tls/key.pem"}
 )
 _PATH_EXAMPLES: Final[MappingProxyType[Group, str]] = MappingProxyType(

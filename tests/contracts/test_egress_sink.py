@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from egress_receiver import Receiver
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardfun.egress.file import FileEgress, FileEgressOptions
 from shardfun.egress.stdout import StdoutEgress, StdoutEgressOptions
 from shardfun.egress.stream import StreamEgress, StreamEgressOptions
+from shardfun.egress.webhook import WebhookEgress, WebhookEgressOptions
 from shardfun.ports import EgressSink, Partition, PublishedPosition
 
 NOTHING = PublishedPosition(0, 0)
@@ -38,11 +40,28 @@ def stream_sink(path: Path) -> EgressSink:
     return StreamEgress("results", options, Partition(0, 1, lambda _: True, "a1b2c3d4", path))
 
 
+RECEIVERS: list[Receiver] = []
+
+
+def webhook_sink(path: Path) -> EgressSink:
+    path.mkdir(exist_ok=True)
+    RECEIVERS.append(Receiver().start())
+    options = WebhookEgressOptions(url=RECEIVERS[-1].url, fsync=False)
+    return WebhookEgress("results", options, Partition(0, 1, lambda _: True, "a1b2c3d4", path))
+
+
 def published_at(path: Path) -> bytes:
+    if RECEIVERS:
+        return b"".join(body + b"\n" for body in RECEIVERS[-1].taken.values())
     return path.read_bytes() if path.is_file() else b"".join(file.read_bytes() for file in sorted(path.rglob("*.jsonl")))
 
 
-@pytest.fixture(params=[file_sink, stdout_sink, stream_sink])
+def publish(sink: EgressSink, records: list[bytes]) -> None:
+    while (count := sink.publish(records)) is not None and count < len(records):
+        records = records[count:]
+
+
+@pytest.fixture(params=[file_sink, stdout_sink, stream_sink, webhook_sink])
 def build(request: pytest.FixtureRequest) -> Iterator[Callable[[Path], EgressSink]]:
     opened: list[EgressSink] = []
 
@@ -55,6 +74,8 @@ def build(request: pytest.FixtureRequest) -> Iterator[Callable[[Path], EgressSin
         sink.close()
         if isinstance(sink, StdoutEgress):
             os.close(sink._descriptor)
+    while RECEIVERS:
+        RECEIVERS.pop().stop()
 
 
 def lines(sink: EgressSink, count: int) -> list[bytes]:
@@ -69,9 +90,9 @@ def test_publishes_in_order(build: Callable[[Path], EgressSink], tmp_path: Path)
     sink = build(tmp_path / "out")
     records = lines(sink, 2000)
     assert sink.open(NOTHING, []) == 0
-    sink.publish(records[:1])
-    sink.publish([])
-    sink.publish(records[1:])
+    publish(sink, records[:1])
+    publish(sink, [])
+    publish(sink, records[1:])
     sink.close()
     sink.close()
     assert published_at(tmp_path / "out") == b"".join(records)
