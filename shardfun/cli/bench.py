@@ -18,6 +18,7 @@ reference that was measured in the same run, because absolute figures move with 
   state      state larger than its cache, every id touched again and again: memory per shard, time of a restart
   map        a map with many entries in one address: an update of one entry, beside one of a single value
   timers     many pending timers: the memory they add, and how late they are while they fire at a rate
+  ask        requests over HTTP at a rate: time to the exactly-once reply, with checkpoints every 100 and every 50 ms
 """
 EPILOG: Final = """\
 examples:
@@ -26,6 +27,7 @@ examples:
   shardfun bench state --ids 2000000 --json
   shardfun bench map --entries 1000000 --json
   shardfun bench timers --pending 1000000 --json
+  shardfun bench ask --rate 1000 --seconds 20 --json
 """
 
 
@@ -39,14 +41,17 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("workload", choices=("counter", "recovery", "calls", "state", "map", "timers"), help="what to measure")
+    parser.add_argument("workload", choices=("counter", "recovery", "calls", "state", "map", "timers", "ask"), help="what to measure")
     parser.add_argument("--shards", type=_positive, help="shard processes (default: 2, recovery 4)")
     parser.add_argument("--events", type=_positive, default=4_000_000, help="counter: events per run (default: 4000000)")
     parser.add_argument("--repeats", type=_positive, default=5, help="counter: runs with and without checkpoints (default: 5)")
     parser.add_argument("--kills", type=_positive, default=8, help="recovery: kills with and without a spare (default: 8)")
     parser.add_argument(
-        "--rate", type=_positive, help="recovery: events per second of load (default: 100000); timers: fired per second (10000)"
+        "--rate",
+        type=_positive,
+        help="recovery: events per second of load (default: 100000); timers: fired per second (10000); ask: requests (1000)",
     )
+    parser.add_argument("--seconds", type=_positive, default=15, help="ask: length of each run (default: 15)")
     parser.add_argument("--pending", type=_positive, default=1_000_000, help="timers: pending timers (default: 1000000)")
     parser.add_argument("--calls", type=_positive, default=1000, help="calls: functions that await (default: 1000)")
     parser.add_argument("--ids", type=_positive, default=2_000_000, help="state: distinct ids (default: 2000000)")
@@ -95,6 +100,10 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
         from shardfun.bench.timers import bench_timers
 
         return bench_timers(arguments.shards or 2, arguments.pending, arguments.rate or 10_000, _progress)
+    if arguments.workload == "ask":
+        from shardfun.bench.ask import bench_ask
+
+        return bench_ask(arguments.shards or 2, arguments.rate or 1000, arguments.seconds, _progress)
     from shardfun.bench.recovery import bench_recovery
 
     return bench_recovery(arguments.shards or 4, arguments.kills, arguments.rate or 100_000, _progress)

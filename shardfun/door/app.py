@@ -19,7 +19,7 @@ from shardfun.door.problems import CONTENT_TYPE, ProblemError, problem_of
 from shardfun.door.queries import QueryRoutes
 from shardfun.door.records import RecordRoutes
 from shardfun.door.request import Headers, Request, Response, StreamResponse
-from shardfun.door.routing import UNKNOWN, Handler, Route, Router
+from shardfun.door.routing import UNKNOWN, Found, Handler, Route, Router
 from shardfun.door.security import Guard
 from shardfun.errors import ShardfunError
 from shardfun.telemetry.http_figures import HttpFigures
@@ -80,12 +80,13 @@ class DoorApplication:
         route, status = UNKNOWN, 0
         try:
             try:
-                found = self._find(scope)
+                headers = dict(scope["headers"])
+                found = self._find(scope, headers)
                 route = found.route
                 if found.handler is None:
                     answer: Response | StreamResponse = Response(204, b"", b"", ((b"allow", found.allow),))
                 else:
-                    answer = await found.handler(Request(scope, receive, found.parameters, self._body_max))
+                    answer = await found.handler(Request(scope, headers, receive, found.parameters, self._body_max))
             except ShardfunError as error:
                 answer = self._refusal(scope, problem_of(error), error)
             except ProblemError as problem:
@@ -105,9 +106,8 @@ class DoorApplication:
             if self._access_log:
                 log.info("request", method=scope["method"], route=route, status=status or 499, ms=round(seconds * 1000, 1))
 
-    def _find(self, scope: dict[str, Any]) -> Any:
+    def _find(self, scope: dict[str, Any], headers: dict[bytes, bytes]) -> Found:
         """The route, for those who may know: without a token not even what exists."""
-        headers = dict(scope["headers"])
         try:
             found = self._router.find(scope["method"], scope["raw_path"])
         except ProblemError:

@@ -541,6 +541,11 @@ class Node:
                 raise
             log.warning("disk full: the processes of this node are not on record", error=str(error))
 
+    @property
+    def door_pid(self) -> int:
+        """The process of the HTTP door; 0: there is none."""
+        return next(iter([] if self._door is None else self._door.pids), 0)
+
     def status(self) -> NodeStatus:
         """The node's figures now; any time."""
         coordinator = self._coordinator
