@@ -203,3 +203,10 @@ def test_the_transition_tables_are_those_of_the_code() -> None:
     tool = ROOT / "tools" / "transition_tables"
     result = subprocess.run([sys.executable, str(tool), "--check"], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_the_table_of_metrics_is_that_of_the_code() -> None:
+    """METRICS lists what the text for Prometheus is made from."""
+    tool = ROOT / "tools" / "metrics_table"
+    result = subprocess.run([sys.executable, str(tool), "--check"], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
