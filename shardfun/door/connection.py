@@ -148,6 +148,7 @@ class Exchange:
             except Exception as error:
                 log.exception("bug in the HTTP door", error=f"{type(error).__name__}: {error}", exc_info=error)
                 if not self._started:
+                    self._started = True
                     await self._protocol.refuse(500, "a bug; the log says more")
                     await self._connection.protocol_send(Closed())
             if not self.finished:  # an answer without an end

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from shardfun.door.node import NodeLink
 from shardfun.door.problems import ProblemError
-from shardfun.door.request import ANONYMOUS, JSON, Request, Response, check_key, decode_json, json_response, wait_of
+from shardfun.door.request import ANONYMOUS, JSON, Request, Response, Waits, check_key, decode_json, json_response
 from shardfun.errors import PayloadTypeError, nearest
 from shardfun.intake.entries import HTTP, Entry, MessageEntry, Reply, RequestEntry
 from shardfun.intake.request import REQUEST
@@ -58,7 +58,7 @@ class MessageRoutes:
         self._targets = targets
         self._intake = intake
         self._node = node
-        self._wait_max_s = wait_max_s
+        self._waits = Waits(wait_max_s)
         self._series = secrets.token_hex(KEY_RANDOM_BYTES)
         self._number = 0
         self._declared = frozenset(function["typename"] for function in targets.describe())
@@ -72,7 +72,7 @@ class MessageRoutes:
         require_id(id)
         request.require_type(JSON)
         key = request.idempotency_key()
-        wait_s = wait_of(query["wait"], self._wait_max_s) if "wait" in query else None
+        wait_s = self._waits.seconds(query["wait"]) if "wait" in query else None
         body = decode_json(await request.body())
         type, payload = self._targets.from_json(typename, id, body, query.get("type"))
         if key is None and wait_s is None:

@@ -17,6 +17,7 @@ JSON: Final = b"application/json"
 NDJSON: Final = b"application/x-ndjson"
 SSE: Final = b"text/event-stream"
 PARAMETERS_MAX: Final = 16
+WAITS_KNOWN_MAX: Final = 64
 KEY_CHARACTERS_MAX: Final = 200
 ANONYMOUS: Final = "~"
 """What keys begin with that the door makes itself; a client's cannot."""
@@ -54,22 +55,23 @@ class Request:
     """One request.
 
     Args:
+        headers: by name in lower case.
         parameters: the variable parts of the path, decoded.
         body_max: bytes.
     """
 
-    __slots__ = ("_body_max", "_receive", "_scope", "headers", "method", "parameters", "path")
+    __slots__ = ("_body_max", "_receive", "_scope", "headers", "method", "parameters")
 
     def __init__(
         self,
         scope: dict[str, Any],
+        headers: dict[bytes, bytes],
         receive: Callable[[], Awaitable[dict[str, Any]]],
         parameters: tuple[str, ...],
         body_max: int,
     ) -> None:
         self.method: str = scope["method"]
-        self.path: str = scope["raw_path"].decode("latin-1")
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.headers = headers
         self.parameters = parameters
         self._scope = scope
         self._receive = receive
@@ -261,6 +263,27 @@ def decode_segment(raw: bytes) -> str:
         return (unquote_to_bytes(raw) if b"%" in raw else raw).decode()
     except UnicodeDecodeError as error:
         raise ProblemError("malformed-request", "the path: expected UTF-8, with '%' and two digits for other bytes") from error
+
+
+class Waits:
+    """Reads ``?wait=``. Programs send the same text again and again, and reading it takes longer than all the rest of a query.
+
+    Args:
+        longest_s: more than that is never waited.
+    """
+
+    def __init__(self, longest_s: float) -> None:
+        self._longest_s = longest_s
+        self._known: dict[str, float] = {}
+
+    def seconds(self, text: str) -> float:
+        """Raises ProblemError as ``wait_of``."""
+        found = self._known.get(text)
+        if found is None:
+            found = wait_of(text, self._longest_s)
+            if len(self._known) < WAITS_KNOWN_MAX:
+                self._known[text] = found
+        return found
 
 
 def wait_of(text: str, longest_s: float) -> float:
