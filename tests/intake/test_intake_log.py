@@ -262,7 +262,7 @@ def test_no_log_is_trimmed_and_scanned_without_an_error(tmp_path: Path) -> None:
     assert trim(tmp_path / "none", 100) == 0
     assert list(scan(tmp_path / "none", 0, 0)) == []
     assert load_mark(tmp_path / "none" / DURABLE) is None
-    assert NO_MARK == Mark(0, 0)
+    assert Mark(0, 0) == NO_MARK
 
 
 # ---- readers of marks while they are written -----------------------------------------------------------------------------
