@@ -187,16 +187,12 @@ class Intake:
         encoded: list[tuple[int, bytes]] = []
         keys: list[tuple[str, bytes]] = []
         for entry in entries:
-            try:
-                content = encode_entry(entry)
-                slot = slot_of_entry(entry)
-            except (ValueError, TypeError, RecursionError, AttributeError) as error:
-                raise PayloadTypeError(f"a {type(entry).__name__} cannot be encoded: {error}") from error
+            content = encode_entry(entry)
             if len(content) > self._entry_bytes_max:
                 raise PayloadTypeError(
                     f"{_target(entry)}: a message of {len(content)} bytes: expected at most {self._entry_bytes_max}"
                 )
-            encoded.append((slot, content))
+            encoded.append((slot_of_entry(entry), content))
             if isinstance(entry, RequestEntry) and not entry.anonymous:
                 keys.append((entry.key, entry.digest))
         return _Group(encoded, sum(frame_bytes(content) for _, content in encoded), keys)

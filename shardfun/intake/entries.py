@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, NamedTuple
 import cbor2
 import msgspec
 
-from shardfun.errors import ProtocolError
+from shardfun.errors import PayloadTypeError, ProtocolError
 from shardfun.model.keyspace import slot_of
 
 LOCAL: Final = "local"
@@ -112,9 +112,12 @@ def encode_entry(entry: Entry) -> bytes:
     """An entry as CBOR.
 
     Raises:
-        ValueError, TypeError: a record holds something that CBOR cannot carry (``cbor2.CBOREncodeError`` is one of them).
+        PayloadTypeError: a record holds something that CBOR cannot carry, or this is no entry.
     """
-    return cbor2.dumps([_KINDS.index(type(entry)), *entry])
+    try:
+        return cbor2.dumps([_KINDS.index(type(entry)), *entry])
+    except (cbor2.CBOREncodeError, ValueError, TypeError, RecursionError) as error:
+        raise PayloadTypeError(f"a {type(entry).__name__} cannot be encoded: {error}") from error
 
 
 def decode_entry(raw: bytes) -> Entry:
