@@ -46,10 +46,10 @@ from shardfun.model.page_tokens import place_of, token_of
 LOOKED_MAX: Final = 5000
 """Stored or changed keys that one page looks at; there may be many that have expired or were deleted."""
 VALUE_BYTES_MAX: Final = 1 << 19
-"""Of an encoded value; a longer one is not shown."""
+"""Of an encoded value; a longer one is not shown. As JSON a text may become six times as long, so bytes, which do not, count a quarter."""
 FIELDS_BYTES_MAX: Final = 1 << 20
 ITEMS_BYTES_MAX: Final = 1 << 20
-"""Of all fields, and of all items of one answer, unless it is a single item: as JSON they may become six times as long."""
+"""Of all fields, and of all items of one answer, unless it is a single item."""
 
 Group = dict[bytes, bytes | None]
 """Changed cells of one prefix, by suffix; ``None``: deleted."""
@@ -207,8 +207,9 @@ class _Seen:
             else:
                 encoded = field.encode(value) if field.immutable else value
             exists = exists or encoded != default
-            fits = len(encoded) <= min(room, VALUE_BYTES_MAX)
-            room -= len(encoded) if fits else 0
+            weight = _weight(encoded)
+            fits = weight <= min(room, VALUE_BYTES_MAX)
+            room -= weight if fits else 0
             found[field.name] = json_like(cbor2.loads(encoded)) if fits else omitted(len(encoded))
         return found, exists
 
@@ -305,10 +306,11 @@ class _Seen:
             raw = merged[suffix]
             if raw is None or not (shows_expired or living(raw, self._now_ms) is not None):
                 continue
-            size = len(suffix) + (len(raw) if len(raw) <= VALUE_BYTES_MAX else 0)
-            if len(found) == limit or (found and size > self._room):
+            weight = _weight(value_in(raw))
+            weight = len(suffix) + (weight if weight <= VALUE_BYTES_MAX else 0)
+            if len(found) == limit or (found and weight > self._room):
                 return found, suffix
-            self._room -= size
+            self._room -= weight
             found.append((suffix, raw))
         return found, horizon
 
@@ -328,7 +330,7 @@ class _Seen:
         if deadline is not None and alive:
             item["expires"] = deadline / 1000
         encoded = value_in(raw)
-        if len(encoded) > VALUE_BYTES_MAX:
+        if _weight(encoded) > VALUE_BYTES_MAX:
             item["value"] = omitted(len(encoded))
         elif kind == "registry":
             plain = _loads(encoded, "a registration")
@@ -348,6 +350,12 @@ def shown_key(key: Any) -> Any:
             return str(key)
         case _:
             return json_like(key)
+
+
+def _weight(encoded: bytes) -> int:
+    """The size of a value, as the limits count it."""
+    is_bytes = encoded[:1] >= b"\x40" and encoded[:1] < b"\x60"  # the first byte of a byte string in CBOR
+    return len(encoded) // 4 if is_bytes else len(encoded)
 
 
 def _loads(raw: bytes, what: str) -> Any:

@@ -6,6 +6,7 @@ import datetime as dt
 from typing import Any
 from uuid import UUID
 
+import cbor2
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -234,6 +235,8 @@ def test_what_is_large_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         u: Value[str] = value("")
         m: Map[int, str] = mapping()
 
+    assert looking._weight(cbor2.dumps(b"x" * 100_000)) * 4 <= 100_005
+    assert looking._weight(cbor2.dumps("x" * 100_000)) == 100_005
     monkeypatch.setattr(looking, "VALUE_BYTES_MAX", 1000)
     monkeypatch.setattr(looking, "FIELDS_BYTES_MAX", 1500)
     monkeypatch.setattr(looking, "ITEMS_BYTES_MAX", 1500)
