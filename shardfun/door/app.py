@@ -137,7 +137,7 @@ async def _stream(answer: StreamResponse, method: str, send: Send) -> None:
         {"type": "http.response.start", "status": 200, "headers": [(b"content-type", answer.content_type), *answer.headers]}
     )
     if method != "HEAD":
-        async with aclosing(answer.pieces()) as pieces:  # type: ignore[type-var]
+        async with aclosing(answer.pieces()) as pieces:
             async for piece in pieces:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": b""})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from typing import Any, Final
 
 import msgspec
@@ -63,7 +63,7 @@ class EventRoutes:
             raise ProblemError("wrong-event-id", str(error)) from error
         return StreamResponse(SSE, lambda: self._pieces(tail), _NO_BUFFER)
 
-    async def _pieces(self, tail: Any) -> AsyncIterator[bytes]:
+    async def _pieces(self, tail: Any) -> AsyncGenerator[bytes, None]:
         """Events as text. It ends when the door does; the client comes back with the last id."""
         self._figures.streams += 1
         try:

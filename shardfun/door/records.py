@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from contextlib import aclosing
 from typing import Any, Final
 
 import msgspec
@@ -51,13 +52,14 @@ class RecordRoutes:
         """How many records became durable: all of them, or there is a problem that says how many."""
         durable = 0
         try:
-            async for lines in request.lines():
-                for batch, problem in _batches(name, lines, durable):
-                    if batch:
-                        await self._append(batch)
-                        durable += len(batch)
-                    if problem is not None:
-                        raise problem
+            async with aclosing(request.lines()) as pieces:
+                async for lines in pieces:
+                    for batch, problem in _batches(name, lines, durable):
+                        if batch:
+                            await self._append(batch)
+                            durable += len(batch)
+                        if problem is not None:
+                            raise problem
         except ShardfunError as error:
             problem = problem_of(error)
             problem.members = {"records": durable}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -42,7 +42,7 @@ class StreamResponse(NamedTuple):
     """
 
     content_type: bytes
-    pieces: Callable[[], AsyncIterator[bytes]]
+    pieces: Callable[[], AsyncGenerator[bytes, None]]
     headers: Headers = ()
 
 
@@ -159,7 +159,7 @@ class Request:
             return
         raise ProblemError("malformed-request", "expected no body")
 
-    async def lines(self) -> AsyncIterator[list[bytes]]:
+    async def lines(self) -> AsyncGenerator[list[bytes], None]:
         """The lines of a body that may have no end, as many at a time as have arrived; empty ones are left out.
 
         Raises:
