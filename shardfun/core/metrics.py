@@ -13,6 +13,7 @@ from shardfun.errors import InvocationError
 
 METRICS_MAX = 1000  # of one shard
 NAME_CHARACTERS_MAX = 100
+INT_BITS_MAX = 63  # a larger number is kept as a float; the status as JSON cannot have any number of digits
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 1000.0)
 """Upper bounds of a histogram's buckets, the bound included; what is larger counts in the last one, without bound."""
 
@@ -23,7 +24,7 @@ def _number(value: Any) -> float:
     Raises:
         InvocationError: it is none.
     """
-    if type(value) is int or type(value) is float:
+    if type(value) is float or (type(value) is int and value.bit_length() <= INT_BITS_MAX):
         return value
     if isinstance(value, str):
         value = None  # ``float`` would read it

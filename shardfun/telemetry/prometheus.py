@@ -13,8 +13,6 @@ from shardfun.telemetry.metric_table import DEFINITIONS, USER_LABELS, Distributi
 from shardfun.telemetry.user_metrics import user_families
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-INT_BITS_MAX: Final = 63
-FLOAT_BITS_MAX: Final = 1024
 
 
 def render_metrics(status: NodeStatus, http: HttpFigures | None = None) -> str:
@@ -65,8 +63,6 @@ def _line(name: str, pairs: list[str], value: Number) -> str:
 
 
 def _number(value: Number) -> str:
-    if isinstance(value, int) and value.bit_length() > INT_BITS_MAX:  # of a function's own metric; all is read as a float
-        value = float(value) if value.bit_length() < FLOAT_BITS_MAX else math.copysign(math.inf, value > 0 or -1)
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
     return repr(value)

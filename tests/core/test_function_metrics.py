@@ -56,6 +56,8 @@ def test_wrong_use_is_an_error_of_the_invocation(monkeypatch: pytest.MonkeyPatch
         found.counter("not a name")
     with pytest.raises(InvocationError, match="expected an increment of 0 or more"):
         Counter().increment(-1)
+    with pytest.raises(InvocationError, match="expected a number"):
+        Counter().increment(10**400)
     monkeypatch.setattr(core_metrics, "METRICS_MAX", 2)
     found.gauge("g")
     with pytest.raises(InvocationError, match="at most 2 metrics"):

@@ -281,8 +281,8 @@ def test_the_same_name_of_different_kinds_is_told_apart() -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(10**30, 1e30), (10**400, math.inf), (-(10**5000), -math.inf), (float("inf"), math.inf), (True, 1.0), (-1e-9, -1e-9)],
-    ids=["large", "too large", "with too many digits", "infinite", "true", "small"],
+    [(10**30, 1e30), (float("inf"), math.inf), (-float("inf"), -math.inf), (True, 1.0), (-1e-9, -1e-9)],
+    ids=["large", "infinite", "minus infinite", "true", "small"],
 )
 def test_odd_numbers(value: Any, expected: float) -> None:
     metrics = Metrics()
