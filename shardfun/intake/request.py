@@ -16,15 +16,13 @@ from shardfun.core.options import FunctionOptions
 from shardfun.intake.entries import RequestEntry
 from shardfun.intake.replies import REPLIES, ReplyRecord
 from shardfun.intake.targets import Targets
+from shardfun.model.address import RESERVED_NAMESPACE
 from shardfun.model.payload import Encoded, Payloads, PayloadType
 from shardfun.sdk.context import Context
 from shardfun.sdk.definition import function_spec
 from shardfun.sdk.state import State, Value, value
 
-NAMESPACE: Final = "shardfun"
-"""Of the runtime's own functions; no application can declare one in it."""
-
-REQUEST: Final = f"{NAMESPACE}/request"
+REQUEST: Final = f"{RESERVED_NAMESPACE}/request"
 
 
 class Request(msgspec.Struct, frozen=True):

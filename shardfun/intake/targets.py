@@ -16,6 +16,8 @@ from shardfun.model.conversion import is_pydantic_model, plain_of, value_of
 from shardfun.model.payload import END_TYPE, SCALARS, Encoded, Payloads, PayloadType, type_name
 from shardfun.sdk.app import App
 
+_CONTAINERS = (list, dict, set, tuple, frozenset)
+
 
 class Targets:
     """The functions of an application by name, with the payload types they take.
@@ -30,7 +32,8 @@ class Targets:
         self._by_name: dict[str, Any] = {}
         for function in functions:
             for item in _declared(function.payloads):
-                self._by_class.setdefault(item.cls, item)
+                if item.cls not in _CONTAINERS:  # ``list[int]`` says nothing of another list
+                    self._by_class.setdefault(item.cls, item)
             for name, reader in function.payloads.by_name.items():
                 self._by_name.setdefault(name, reader)
 

@@ -10,6 +10,8 @@ from shardfun.errors import DefinitionError
 ID_BYTES_MAX = 4096
 TYPENAME_BYTES_MAX = 256
 EVERY_NAME = "/*"
+RESERVED_NAMESPACE = "shardfun"
+"""Of the runtime's own functions; no application can declare one in it."""
 
 
 class Address(NamedTuple):

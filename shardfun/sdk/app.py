@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 from shardfun.core.function import CompiledFunction, FunctionSpec
 from shardfun.core.options import FailurePolicy, FunctionOptions, milliseconds
 from shardfun.errors import DefinitionError, nearest
-from shardfun.model.address import check_function_name
+from shardfun.model.address import RESERVED_NAMESPACE, check_function_name
 from shardfun.model.payload import type_name
 from shardfun.model.upgrade import Fields, Upgrade
 from shardfun.sdk.definition import (
@@ -89,6 +89,9 @@ class App:
             DefinitionError: the name is taken or malformed, or the signature or an option does not fit.
         """
         check_function_name(typename)
+        if typename.partition("/")[0] == RESERVED_NAMESPACE:
+            msg = f"function {typename!r}: the namespace {RESERVED_NAMESPACE!r} is the runtime's own; use another one"
+            raise DefinitionError(msg)
 
         def declare(function: F) -> F:
             if typename in self._functions:
