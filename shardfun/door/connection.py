@@ -246,6 +246,11 @@ class Protocol(H11Protocol):
         await self._owner.write(data)
 
     async def _create_stream(self, request: h11.Request) -> None:
+        # h11 counts only what is incomplete, and all of it may come at once
+        if len(request.target) + sum(len(name) + len(text) for name, text in request.headers) > HEADER_BYTES_MAX:
+            await self._send_error_response(431)
+            await self.send(Closed())
+            return
         exchange = Exchange(self._owner, self, self._application)
         self.stream = exchange  # type: ignore[assignment]  # has what is used of an HTTPStream
         self._owner.exchange = exchange

@@ -221,7 +221,9 @@ async def test_nobody_waits_longer_than_is_allowed() -> None:
             assert (await world.post(f"{ADDRESS}?wait=1h", ADD)).status == 202
 
 
-@pytest.mark.parametrize("path", [f"/v1/state/shop/cart/1?limit={limit}" for limit in ("0", "1001", "x", "-1", "1.5", "%D9%A3")])
+@pytest.mark.parametrize(
+    "path", [f"/v1/state/shop/cart/1?limit={limit}" for limit in ("0", "1001", "x", "-1", "1.5", "%D9%A3")]
+)
 async def test_wrong_limits(path: str) -> None:
     async with serving() as world:
         (await world.get(path)).problem("wrong-parameter", 400)
