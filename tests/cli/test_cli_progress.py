@@ -13,7 +13,7 @@ from shardfun.cli.figures import count, counted, duration, rate, size
 from shardfun.cli.node_view import node_line, node_view
 from shardfun.cli.progress import LineDisplay, LiveDisplay, NoDisplay, open_display
 from shardfun.cli.rates import WINDOW_S, Rates
-from shardfun.model.status import CheckpointStatus, NodeStatus, ShardStatus
+from shardfun.model.status import CheckpointStatus, FunctionStatus, NodeStatus, ShardStatus
 
 
 def _shown(status: NodeStatus, rates: Rates | None = None) -> str:
@@ -46,6 +46,21 @@ def test_a_node_at_work() -> None:
 def test_one_status_alone_has_no_rates() -> None:
     text = _shown(node_status())
     assert "/s" not in text
+
+
+def test_a_status_has_a_row_for_each_function_type_that_has_done_something() -> None:
+    functions = [
+        FunctionStatus("shop/cart", messages_in=1200, out_local=3, out_remote=4, out_egress=5, invocations=1201, retries=1),
+        FunctionStatus("shop/idle"),
+        FunctionStatus("shop/[wild]", backlog=7, invocations=9),
+    ]
+    lines = [line.split() for line in _shown(node_status(functions=functions)).splitlines()]
+    head = next(line for line in lines if line[:1] == ["function"])
+    assert head == ["function", "in", "out", "local", "out", "remote", "egress", "invocations", "retries", "backlog"]
+    assert ["shop/cart", "1,200", "3", "4", "5", "1,201", "1", "0"] in lines
+    assert ["shop/[wild]", "0", "0", "0", "0", "9", "0", "7"] in lines
+    assert "shop/idle" not in _shown(node_status(functions=functions))
+    assert "function" not in _shown(node_status())
 
 
 def test_a_dead_shard_and_its_recovery_are_seen() -> None:
