@@ -1,16 +1,14 @@
-"""Asks a running node from another process: for the command line (blocking) and for programs on Trio, such as the HTTP door."""
+"""Asks a running node from another process, blocking: for the command line. The HTTP door has a link of its own (``door.node``)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
 from shardfun.errors import ProtocolError, UnavailableError, error_of
-from shardfun.mesh.door import Asker, ask, open_asker
+from shardfun.mesh.door import ask
 from shardfun.model.questions import (
     CheckpointAnswer,
     CheckpointQuestion,
@@ -46,7 +44,6 @@ def door_of(data_dir: Path) -> str:
     return record.url
 
 
-# ---- blocking ------------------------------------------------------------------------------------------------------------
 def ask_for_letters(data_dir: Path, question: LettersQuestion, timeout_s: float) -> LettersAnswer:
     """Ask the node that runs on a data directory about dead letters, from another process.
 
@@ -83,44 +80,3 @@ def _expect(raw: bytes, expected: type[A]) -> A:
     if not isinstance(answer, expected):
         raise ProtocolError(f"answer of the node: expected {expected.__name__}, got {type(answer).__name__}")
     return answer
-
-
-# ---- Trio ----------------------------------------------------------------------------------------------------------------
-class NodeClient:
-    """Asks one node, many questions at once over one connection. Made by ``open_client``.
-
-    Methods raise as the functions above, and may be cancelled.
-    """
-
-    def __init__(self, asker: Asker) -> None:
-        self._asker = asker
-
-    async def ask_raw(self, question: bytes, timeout_s: float) -> bytes:
-        """Ask in bytes, such as ``STATUS``."""
-        return await self._asker.ask(question, timeout_s)
-
-    async def letters(self, question: LettersQuestion, timeout_s: float = CHECKPOINT_WAIT_S) -> LettersAnswer:
-        """Look at dead letters, or change some."""
-        return await self._ask(question, LettersAnswer, timeout_s)
-
-    async def state(self, question: StateQuestion, timeout_s: float = STATE_WAIT_S) -> StateAnswer:
-        """The state of an address."""
-        return await self._ask(question, StateAnswer, timeout_s)
-
-    async def ids(self, question: ListQuestion, timeout_s: float = STATE_WAIT_S) -> ListAnswer:
-        """Ids of a function type."""
-        return await self._ask(question, ListAnswer, timeout_s)
-
-    async def checkpoint(self, timeout_s: float = CHECKPOINT_WAIT_S) -> CheckpointAnswer:
-        """Wait for a complete checkpoint that was cut after this call."""
-        return await self._ask(CheckpointQuestion(), CheckpointAnswer, timeout_s)
-
-    async def _ask(self, question: Question, expected: type[A], timeout_s: float) -> A:
-        return _expect(await self._asker.ask(msgspec.json.encode(question), timeout_s), expected)
-
-
-@contextmanager
-def open_client(url: str) -> Iterator[NodeClient]:
-    """Connect to a node (see ``door_of``); it need not be there yet."""
-    with open_asker(url) as asker:
-        yield NodeClient(asker)

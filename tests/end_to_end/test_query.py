@@ -9,17 +9,17 @@ import subprocess
 import time
 from typing import Any
 
-import msgspec
 import pynng
 import pytest
 import trio
 from real_node import SECTIONS, Node, error_lines, file_ingress, wait_for
 
+from shardfun.door.node import NodeLink
 from shardfun.errors import ConfigurationError, ProtocolError, ShardfunError, UnavailableError, UnknownTargetError
+from shardfun.mesh.door import open_asker
 from shardfun.model.keyspace import owner_of
-from shardfun.model.questions import STATUS, ListQuestion, StateAnswer, StateQuestion, decode_answer
-from shardfun.model.status import NodeStatus
-from shardfun.supervisor.ask import ask_list, ask_state, door_of, open_client, take_checkpoint
+from shardfun.model.questions import ListQuestion, StateAnswer, StateQuestion, decode_answer
+from shardfun.supervisor.ask import ask_list, ask_state, door_of, take_checkpoint
 from shardfun.supervisor.status import query_status
 
 SHARDS = 2
@@ -29,7 +29,7 @@ RARELY = SECTIONS.replace('"50 ms"', '"1 h"')
 def started(node: Node, sections: str = SECTIONS) -> subprocess.Popen[str]:
     node.configure(
         file_ingress(more='follow = true\npartition_by = "id"'),
-        app="asking:app",
+        app="accounts:app",
         shards=SHARDS,
         sections=sections.replace("spares = 0", "spares = 1"),
     )
@@ -204,12 +204,13 @@ async def test_many_tasks_ask_over_one_connection_while_shards_are_killed(node: 
     await trio.to_thread.run_sync(take_checkpoint, node.data)
     answers: list[StateAnswer | None] = []
 
-    with open_client(door_of(node.data)) as client, trio.fail_after(60):
+    with open_asker(door_of(node.data)) as asker, trio.fail_after(60):
+        link = NodeLink(asker)
 
         async def ask(n: int) -> None:
             for _ in range(5):
                 try:
-                    answer = await client.state(StateQuestion(target="bank/account", id=f"a{n}"))
+                    answer = await link.state(StateQuestion(target="bank/account", id=f"a{n}"))
                     assert answer.fields["total"] == n
                     answers.append(answer)
                 except UnavailableError:
@@ -220,11 +221,10 @@ async def test_many_tasks_ask_over_one_connection_while_shards_are_killed(node: 
                 nursery.start_soon(ask, n)
             await trio.to_thread.run_sync(node.kill_shard, 0)
             with trio.move_on_after(0.001):
-                await client.checkpoint()
+                await link.checkpoint()
             with pytest.raises(ShardfunError):
-                await client.ids(ListQuestion(typename="no/such"))
+                await link.ids(ListQuestion(typename="no/such"))
         assert len(answers) == 100
         assert sum(answer is not None for answer in answers) > 50, "asked again after the recovery"
-        status = msgspec.json.decode(await client.ask_raw(STATUS, 5.0), type=NodeStatus)
-        assert status.recoveries >= 1
-        assert (await client.checkpoint()).took_ms > 0
+        assert (await link.status()).recoveries >= 1
+        assert (await link.checkpoint()).took_ms > 0

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from shardfun.errors import UnavailableError
-from shardfun.mesh.door import answer_questions, ask
+from shardfun.mesh.door import QUESTIONS_AT_ONCE, answer_questions, ask, open_asker
 
 
 async def listening(folder: Path) -> None:
@@ -94,3 +94,48 @@ async def test_somebody_there_who_says_nothing(tmp_path: Path) -> None:
         silent.listen(url)
         with pytest.raises(UnavailableError, match="does not answer"):
             await trio.to_thread.run_sync(ask, url, b"?", 0.2)
+
+
+# ---- many questions over one connection ----------------------------------------------------------------------------------
+async def test_many_tasks_ask_at_once_and_each_gets_its_answer(tmp_path: Path) -> None:
+    url = f"ipc://{tmp_path}/door"
+    answers: dict[int, bytes] = {}
+
+    async def slow_first(question: bytes) -> bytes:
+        await trio.sleep(0.05 if question == b"0" else 0)
+        return question + b"!"
+
+    with trio.fail_after(20), open_asker(url) as asker:  # which may be there before the door
+
+        async def ask_for(n: int) -> None:
+            answers[n] = await asker.ask(b"%d" % n, 10.0)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer_questions, url, slow_first)
+            async with trio.open_nursery() as asking:
+                for n in range(100):
+                    asking.start_soon(ask_for, n)
+            nursery.cancel_scope.cancel()
+    assert answers == {n: b"%d!" % n for n in range(100)}
+
+
+async def test_who_gives_up_disturbs_no_other(tmp_path: Path) -> None:
+    url = f"ipc://{tmp_path}/door"
+
+    async def some(question: bytes) -> bytes:
+        if question == b"never":
+            await trio.sleep_forever()
+        return question
+
+    with trio.fail_after(20), open_asker(url) as asker:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer_questions, url, some)
+            for number in range(QUESTIONS_AT_ONCE // 2 - 1):
+                with pytest.raises(UnavailableError, match=r"does not answer at .*: no answer within 0.01 s"):
+                    await asker.ask(b"never", 0.01)
+                with trio.move_on_after(0.001):
+                    await asker.ask(b"never", 10.0)
+                    pytest.fail("it answers")
+                if number < 10:
+                    assert await asker.ask(b"next", 10.0) == b"next"
+            nursery.cancel_scope.cancel()
