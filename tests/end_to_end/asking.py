@@ -1,60 +1,48 @@
-"""The application of the tests of queries: accounts with every kind of state.
-
-A record ``{"id": ..., "n": ..., "to": ...}`` goes to the function type ``to`` (by default ``bank/account``) at its id.
-"""
-
-import datetime as dt
-import time
-from collections.abc import Iterator
-from typing import Any
+"""Counts messages per id, replies with the count, and emits each message: once in the output means executed once."""
 
 import msgspec
 
-from shardfun import App, Buffer, Context, Map, Message, Registry, State, Value, after_write, buffer, mapping, registry, value
+from shardfun import App, Context, Message, State, Value, value
 
-app = App("asking")
-
-
-class Last(msgspec.Struct, frozen=True):
-    n: int = 0
-    raw: bytes = b""
+app = App("asking", egresses=["out"])
 
 
-class Account(State):
-    total: Value[int] = value(0)
-    last: Value[Last] = value(Last())
-    fading: Value[int] = value(0, expire=after_write(seconds=0.5))
-    days: Map[dt.date, int] = mapping()
-    recent: Buffer[int] = buffer()
-    extra: Registry = registry()
+class Count(msgspec.Struct, frozen=True):
+    n: int
 
 
-class Tally(State):
-    total: Value[int] = value(0)
+class Counted(msgspec.Struct, frozen=True):
+    n: int
+    count: int
+
+
+class Counter(State):
+    count: Value[int] = value(0)
+
+
+@app.function("ask/count")
+def count(ctx: Context[Counter], message: Count) -> None:
+    ctx.state.count += 1
+    ctx.emit("out", {"id": ctx.self.id, "n": message.n})
+    if ctx.caller is not None:
+        ctx.reply(Counted(message.n, ctx.state.count))
+
+
+@app.function("ask/through")
+def through(ctx: Context[Counter], message: Count) -> None:
+    """Hands the question on to another shard, and the answer back: three crossings of the mesh."""
+    assert ctx.caller is not None
+    ctx.state.count += 1
+    ctx.send("ask/answer", f"other{message.n}", [ctx.caller.typename, ctx.caller.id, str(message.n)])
+
+
+@app.function("ask/answer")
+def answer(ctx: Context[Counter], message: list[str]) -> None:
+    typename, id, n = message
+    ctx.emit("out", {"id": "through", "n": int(n)})
+    ctx.send(typename, id, Counted(int(n), 0))
 
 
 @app.router("events")
-def route(record: dict[str, Any]) -> Iterator[Message]:
-    yield Message(record.get("to", "bank/account"), record["id"], record["n"])
-
-
-@app.function("bank/account")
-def account(ctx: Context[Account], n: int) -> None:
-    state = ctx.state
-    state.total += n
-    state.last = Last(n, b"\xff")
-    state.fading = n
-    state.days[dt.date(2024, 1, 1) + dt.timedelta(days=n)] = n
-    state.recent.append(n)
-    state.extra.map("by.sign", str, int)["+" if n >= 0 else "-"] = n
-
-
-@app.function("tally/*")
-def tally(ctx: Context[Tally], n: int) -> None:
-    ctx.state.total += n
-
-
-@app.function("slow/thread", blocking=True)
-def slow(ctx: Context[Tally], n: int) -> None:
-    ctx.state.total += n
-    time.sleep(n)
+def route(record: dict[str, int]):
+    yield Message("ask/count", f"file{record['n'] % 5}", Count(record["n"]))
