@@ -241,6 +241,8 @@ def error_of(code: str, message: str, exit_code: int | None = None) -> ShardfunE
     Exception.__init__(error, message)
     if isinstance(error, ConfigurationError):
         error.problems = tuple(message.splitlines())
+    elif isinstance(error, StorageError):
+        error.errno = None
     if exit_code is not None:
         error.exit_code = exit_code
     return error

@@ -47,6 +47,7 @@ class LetterDesk:
         self._waiting = 0
         self._answers: dict[tuple[int, int], LettersDone] = {}
         self._news = trio.Event()
+        self._closed = False
 
     # ---- what happens ---------------------------------------------------------------------------------------------------
     def wake(self) -> None:
@@ -54,6 +55,11 @@ class LetterDesk:
         if self._waiting:
             self._news.set()
             self._news = trio.Event()
+
+    def close(self) -> None:
+        """The node ends: nobody is kept waiting."""
+        self._closed = True
+        self.wake()
 
     def on_done(self, shard: int, message: LettersDone) -> None:
         """A shard has answered."""
@@ -159,9 +165,9 @@ class LetterDesk:
             UnavailableError: it will not run any more.
         """
         coordinator = self._coordinator
-        while coordinator.state is State.RECOVERING:
+        while coordinator.state is State.RECOVERING and not self._closed:
             await self._news.wait()
-        if coordinator.stopping or coordinator.state is State.FINISHING:
+        if self._closed or coordinator.stopping or coordinator.state is State.FINISHING:
             raise UnavailableError(
                 "the node is stopping; look at its dead letters when it has, or start it again to change them"
             )
@@ -208,7 +214,7 @@ class LetterDesk:
             UnavailableError: the node is ending with it.
         """
         coordinator = self._coordinator
-        if coordinator.state is State.FINISHING:
+        if self._closed or coordinator.state is State.FINISHING:
             raise UnavailableError("the node has finished meanwhile; look at its dead letters when it has stopped")
         return coordinator.state is State.RECOVERING or coordinator.incarnation != incarnation
 

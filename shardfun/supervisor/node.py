@@ -255,6 +255,7 @@ class Node:
             raise cause from group
         finally:
             self._queries.close()
+            self._letters.close()
 
     async def _open_entrance(self, *, task_status: trio.TaskStatus[None]) -> None:
         folder = self._directory.path / INTAKE_FOLDER / LOCAL

@@ -239,6 +239,18 @@ async def test_a_node_that_stops_refuses() -> None:
         await world.desk.answer(question("list"))
 
 
+async def test_when_the_node_ends_nobody_is_kept_waiting() -> None:
+    world = World()
+    with pytest.raises(ExceptionGroup) as found:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.desk.answer, question("drop"))
+            await trio.testing.wait_all_tasks_blocked()
+            world.desk.close()
+    assert found.group_contains(UnavailableError, match="the node has finished meanwhile")
+    with pytest.raises(UnavailableError):
+        await world.desk.answer(question("list"))
+
+
 async def test_without_a_checkpoint_the_asker_is_told(autojump_clock: trio.testing.MockClock) -> None:
     world = World()
     with pytest.raises(UnavailableError, match="Asking again does no harm"):
