@@ -318,3 +318,18 @@ def test_reading_beside_a_writer(tmp_path: Path, bell: Bell) -> None:
             found += map(number_of, batch.records)
     thread.join()
     assert found == list(range(1000))
+
+
+def test_a_reader_that_falls_back_to_an_earlier_checkpoint_reads_the_same_again(
+    tmp_path: Path, writer: LogWriter, bell: Bell
+) -> None:
+    reader = LogReader(tmp_path / "log", EVERY_SLOT, bell)
+    reader.open(None)
+    writer.append(framed([message(1)]))
+    _, checkpoint = rest(reader)
+    for number in (2, 3):
+        writer.append(framed([message(number)]))
+        rest(reader, now=float(10 * number))
+    reader.open(checkpoint)
+    entries, _ = rest(reader)
+    assert entries == [message(2), message(3)]

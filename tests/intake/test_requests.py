@@ -113,7 +113,9 @@ class Running:
         self._replied = len(pending)
         return found
 
-    def request(self, key: str, amount: int = 1, *, digest: bytes = b"d", anonymous: bool = False, owner: str = "http") -> RequestEntry:
+    def request(
+        self, key: str, amount: int = 1, *, digest: bytes = b"d", anonymous: bool = False, owner: str = "http"
+    ) -> RequestEntry:
         type, payload = self.targets.encode("t/sum", "a", Add(amount))
         return RequestEntry(key, anonymous, digest, "t/sum", "a", type, payload, owner)
 
