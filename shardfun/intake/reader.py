@@ -131,7 +131,7 @@ class LogReader:
                 os.close(descriptor)
         self._file = self._mark_file = None
         self._segment = self._newest = -1
-        self._buffer = b""
+        self._buffer, self._buffer_at = b"", 0
 
     # ---- how far ----------------------------------------------------------------------------------------------------------
     def _look(self, now: float) -> bool:
