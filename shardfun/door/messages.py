@@ -7,7 +7,6 @@ key and the reply, so repeating it does no harm; a message without key and witho
 from __future__ import annotations
 
 import base64
-import hashlib
 import secrets
 from collections.abc import Collection
 from typing import Any, Final, NoReturn, Protocol
@@ -17,13 +16,12 @@ from shardfun.door.node import NodeLink
 from shardfun.door.problems import ProblemError
 from shardfun.door.request import ANONYMOUS, JSON, Request, Response, Waits, check_key, decode_json, json_response
 from shardfun.errors import PayloadTypeError, nearest
-from shardfun.intake.entries import HTTP, Entry, MessageEntry, Reply, RequestEntry
+from shardfun.intake.entries import HTTP, Entry, MessageEntry, Reply, RequestEntry, request_digest
 from shardfun.intake.request import REQUEST
 from shardfun.intake.targets import Targets, check_id
 from shardfun.model.address import is_declared
 from shardfun.model.questions import StateQuestion
 
-DIGEST_BYTES: Final = 16
 KEY_RANDOM_BYTES: Final = 9
 
 
@@ -78,7 +76,7 @@ class MessageRoutes:
         if key is None and wait_s is None:
             await self._intake.append([MessageEntry(typename, id, type, payload)])
             return json_response({"status": "accepted"}, 202)
-        digest = digest_of(typename, id, type, payload)
+        digest = request_digest(typename, id, type, payload)
         entry = RequestEntry(key or self._new_key(), key is None, digest, typename, id, type, payload, HTTP)
         if key is not None and self._intake.digest_of(key) not in {None, digest}:
             _refuse_key(key)
@@ -102,8 +100,11 @@ class MessageRoutes:
         check_key(key.encode())
         answer = await self._node.state(StateQuestion(target=REQUEST, id=key, at="checkpoint"))
         if answer.fields.get("replied"):
-            payload = base64.b64decode(answer.fields["reply"]["base64"])
-            return self._replied(key, answer.fields["reply_type"], payload)
+            encoded = answer.fields["reply"].get("base64")
+            if encoded is None:
+                detail = "the reply is too long to be looked up; repeat the request with its key and '?wait='"
+                raise ProblemError("reply-too-long", detail)
+            return self._replied(key, answer.fields["reply_type"], base64.b64decode(encoded))
         if answer.exists or self._intake.digest_of(key) is not None:
             return json_response({"status": "accepted", "key": key}, 202)
         raise ProblemError("unknown-request", f"no request with the key {key!r} is known: it was never made, or long ago")
@@ -134,15 +135,6 @@ def require_id(id: str) -> None:
         check_id(id)
     except PayloadTypeError as error:
         raise ProblemError("malformed-request", str(error)) from error
-
-
-def digest_of(typename: str, id: str, type: str, payload: bytes) -> bytes:
-    """What makes two requests the same."""
-    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    for part in (typename.encode(), id.encode(), type.encode(), payload):
-        digest.update(len(part).to_bytes(8, "big"))
-        digest.update(part)
-    return digest.digest()
 
 
 def _accepted(key: str | None) -> Response:

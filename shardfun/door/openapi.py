@@ -127,7 +127,7 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("GET", "/v1/requests/{key}"): Operation(
         "What has become of a request with an Idempotency-Key",
         {200: _REPLIED, 202: _ACCEPTED},
-        ("unknown-request", "wrong-key"),
+        ("unknown-request", "wrong-key", "reply-too-long"),
     ),
     ("GET", "/v1/state/{namespace}/{type}/{id}"): Operation(
         "The state of an address",
@@ -257,11 +257,12 @@ def _operation(route: Route, path: str, operation: Operation, *, token: bool) ->
 
 def _path_parameter(name: str) -> Schema:
     schema: Schema = {"type": "string", "minLength": 1}
-    if name == "id":
-        schema["maxLength"] = ID_BYTES_MAX // 4  # of any characters
+    parameter: Schema = {"name": name, "in": "path", "required": True, "schema": schema}
+    if name == "id":  # a schema can only count characters
+        parameter["description"] = f"Any text of 1 to {ID_BYTES_MAX} bytes in UTF-8."
     if name == "key":
         schema["maxLength"] = KEY_CHARACTERS_MAX
-    return {"name": name, "in": "path", "required": True, "schema": schema}
+    return parameter
 
 
 def _body(function: Mapping[str, Any], schemas: Schema) -> Schema:

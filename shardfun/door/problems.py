@@ -70,6 +70,12 @@ _KINDS: Final = (
     Kind("method-not-allowed", 405, "Method not allowed", "The route knows other methods; 'Allow' names them."),
     Kind("not-acceptable", 406, "Not acceptable", "'Accept' excludes the one media type the route answers with."),
     Kind("too-slow", 408, "Request too slow", "The request did not arrive within http.read_timeout."),
+    Kind(
+        "reply-too-long",
+        409,
+        "Reply too long",
+        "The reply is too long to be looked up: repeat the request with its key and 'wait'.",
+    ),
     Kind("letter-refused", 409, "Dead letter not sent", "The letter cannot be sent again; it stays."),
     Kind("events-gone", 410, "Events gone", "The events behind 'Last-Event-ID' were deleted (retention of the egress)."),
     Kind("body-too-large", 413, "Body too large", "The body, or a line of a stream of records, is longer than http.body."),

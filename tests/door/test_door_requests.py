@@ -10,7 +10,6 @@ import pytest
 import trio
 from door_world import ADD, ADDRESS, JSON, LETTER, NOT_READY, reply, serving
 
-from shardfun.door.messages import digest_of
 from shardfun.door.problems import KINDS
 from shardfun.errors import BacklogFullError, CorruptionError, StorageError, UnknownTargetError
 from shardfun.intake.entries import MessageEntry, RecordEntry, Reply, RequestEntry
@@ -86,8 +85,14 @@ async def test_a_conflict_that_only_the_function_of_requests_can_see() -> None:
         (await world.post(f"{ADDRESS}?wait=1", ADD, JSON, ("Idempotency-Key", "k"))).problem("key-reused", 422)
 
 
-def test_a_digest_tells_where_its_parts_end() -> None:
-    assert len({digest_of("ab", "c", "t", b""), digest_of("a", "bc", "t", b""), digest_of("a", "b", "ct", b"")}) == 3
+async def test_a_reply_that_is_too_long_to_be_shown() -> None:
+    async with serving() as world:
+        world.node.request = {
+            "replied": True,
+            "reply": {"omitted": "1000000 bytes, too long to show"},
+            "reply_type": "shop.Total",
+        }
+        (await world.get("/v1/requests/k")).problem("reply-too-long", 409)
 
 
 @pytest.mark.parametrize("key", ["", "x" * 201, "two words", "~mine", 'a"b', "a\\b", "\xe9"])
