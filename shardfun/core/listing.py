@@ -40,6 +40,9 @@ class _Listing:
         # A buffer that is not empty has its bounds in the record, and what is registered has a registration.
         self._cell_kinds = [MAP_KIND] * ("map" in collections) + [REGISTERED_KIND] * ("registry" in collections)
         self._seeks = 0
+        self._from: bytes | None = None
+        self._found: bytes | None = None
+        """What the last seek began with, and what it found: there is nothing in between."""
         self._next_slot = slot
 
     def page(self, start: tuple[int, bytes], end_slot: int, limit: int) -> tuple[list[str], tuple[int, bytes]]:
@@ -92,5 +95,8 @@ class _Listing:
             key = self._seek(key[: end - 1] + bytes((key[end - 1] + 1,)))  # no UTF-8 ends with the byte 255
 
     def _seek(self, key: bytes) -> bytes | None:
-        self._seeks += 1
-        return self._seek_key(key)
+        """Mostly there is nothing between the ranges of one slot: then one seek answers for all of them."""
+        if self._from is None or key < self._from or (self._found is not None and key > self._found):
+            self._seeks += 1
+            self._from, self._found = key, self._seek_key(key)
+        return self._found

@@ -130,3 +130,7 @@ def test_many_entries_and_other_types_are_jumped_over() -> None:
     )
     assert listed(keys, 100) == in_order({"a", "c"})
     assert keys.seeks < 50
+    keys = Keys({state_key("shop/other", f"id-{n}") for n in range(1000)})
+    assert listed(keys, 100) == []
+    slots = len({slot_of(f"id-{n}") for n in range(1000)})
+    assert keys.seeks <= slots + 1, "one for each slot"
