@@ -35,6 +35,7 @@ from shardfun.errors import (
     ShardfunError,
     StorageError,
 )
+from shardfun.ingress.feed import Host
 from shardfun.intake.bells import Bell
 from shardfun.mesh.channel import Channel
 from shardfun.mesh.fabric import Endpoint, Fabric
@@ -80,6 +81,9 @@ GC_THRESHOLDS = (50_000, 50, 1000)
 """User code may make cycles, so the collector stays on; but it must not visit all records often."""
 FREEZE_EVERY_BYTES = 64 << 20
 LAST_FIGURES_S = 0.03  # nng sends in the background; the last figures should arrive before the process is gone
+SETTLE_S = 0.004
+"""A change is reported so much later. When a node was idle, the checkpoint comes at once then: it should have not only what came in,
+but also what came of it, or a reply would have to wait for the next one."""
 STUCK_WAIT_S = 30.0  # for a checkpoint, before a process without free threads is replaced
 AWAY_BEATS = 3  # heartbeats after which a loop that was not seen is held up
 LAST_WORDS_S = 5.0  # time for a fatal message to arrive; the supervisor ends the process when it has it
@@ -115,6 +119,7 @@ class ShardProcess:
         self._epoll = select.epoll()
         self._epoll.register(control.receive_fd, select.EPOLLIN)
         self._epoll.register(self._completions.fd, select.EPOLLIN)
+        self._nursery: trio.Nursery | None = None
         self._place: Place | None = None
         self._bell: Bell | None = None
         self._readers: dict[str, IngressReader] = {}
@@ -128,8 +133,10 @@ class ShardProcess:
         self._running = False
         self._finishing = False
         self._done = False
+        self._changed_seen_for = -1
         self._changed_reported_for = -1
         self._urgent_reported_for = -1
+        self._report_at: float | None = None
         self._frozen_at_bytes = 0
         self._stuck_since: tuple[float, int] | None = None
         self._seen_at = time.monotonic()
@@ -148,6 +155,7 @@ class ShardProcess:
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             nursery.start_soon(self._storage_worker.run)
             for worker in self._publishing.values():
                 nursery.start_soon(worker.run)
@@ -210,6 +218,8 @@ class ShardProcess:
             wake_at = self._egress.wake_at
         elif self._running and self._loop is not None:
             wake_at = self._loop.wake_at
+            if self._report_at is not None:
+                wake_at = self._report_at if wake_at is None else min(wake_at, self._report_at)
         if wake_at is None:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
             return
@@ -292,14 +302,22 @@ class ShardProcess:
         )
         self._bell = Bell(self._endpoint.folder, identity.shard)
         internal = internal_readers(self._place.directory.parent, identity.shard, identity.shards, self._bell)
-        self._readers = self._application.readers(partition) | internal
-        self._sinks = self._application.sinks(partition) | internal_sinks(self._endpoint.folder)
+        assert self._nursery is not None
+        host = Host(self._completions.wake, self._nursery.start_soon)
+        self._readers = self._application.readers(partition, host) | internal
+        try:
+            self._sinks = self._application.sinks(partition) | internal_sinks(self._endpoint.folder)
+        except ShardfunError as error:
+            self._fatal(error)
+            return
         self._egress = Egress(self._sinks, self._publishing, self._fatal)
 
     # ---- incarnations ---------------------------------------------------------------------------------------------------
     def _begin_reset(self, message: Reset) -> None:
         """Stop everything of the old incarnation and restore; the storage worker does it behind what it still has to write."""
         self._reset = message
+        if self._egress is None:
+            return  # it could not be assigned; the supervisor stops the node
         self._pause()
         self._finishing = False
         self._context.incarnation = message.incarnation
@@ -342,7 +360,8 @@ class ShardProcess:
         if previous is not None:
             previous.retire()
         self._core = core
-        self._changed_reported_for = self._urgent_reported_for = -1
+        self._changed_seen_for = self._changed_reported_for = self._urgent_reported_for = -1
+        self._report_at = None
         for reader in self._readers.values():
             reader.close()
         flow = self._config.flow
@@ -409,9 +428,16 @@ class ShardProcess:
     def _report_changed(self) -> None:
         core = self._core
         if core is None or not core.changed:
+            self._report_at = None
             return
         cut = core.participant.cut
         urgent = core.table.dirty_bytes > self._limits.dirty_soft_bytes or self._stuck_since is not None
+        if self._changed_seen_for != cut:
+            self._changed_seen_for = cut
+            self._report_at = time.monotonic() + SETTLE_S
+        if self._report_at is not None and not urgent and time.monotonic() < self._report_at:
+            return
+        self._report_at = None
         if self._changed_reported_for != cut or (urgent and self._urgent_reported_for != cut):
             self._changed_reported_for = cut
             if urgent:
