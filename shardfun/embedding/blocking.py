@@ -47,13 +47,27 @@ class BlockingNode:
         self._wait(self._calls.send(messages))
 
     @overload
-    def ask(self, address: Address, message: Any, /, *, key: str | None = None, timeout: float | None = None) -> Any: ...
+    def ask(
+        self, address: Address, message: Any, /, *, key: str | None = None, timeout: float | None = None, reply_type: Any = None
+    ) -> Any: ...
     @overload
-    def ask(self, typename: str, id: str, message: Any, /, *, key: str | None = None, timeout: float | None = None) -> Any: ...
-    def ask(self, target: Address | str, /, *rest: Any, key: str | None = None, timeout: float | None = None) -> Any:
+    def ask(
+        self,
+        typename: str,
+        id: str,
+        message: Any,
+        /,
+        *,
+        key: str | None = None,
+        timeout: float | None = None,
+        reply_type: Any = None,
+    ) -> Any: ...
+    def ask(
+        self, target: Address | str, /, *rest: Any, key: str | None = None, timeout: float | None = None, reply_type: Any = None
+    ) -> Any:
         """Send a message and wait for its reply. See ``NodeHandle.ask``."""
         reply = self._wait(self._calls.ask(message_of(target, rest), key, timeout))
-        return reply_of(self._calls.targets, reply)
+        return reply_of(self._calls.targets, reply, reply_type)
 
     # ---- results and state ----------------------------------------------------------------------------------------------
     def egress(self, name: str, *, after: str | None = None, start: Literal["oldest", "newest"] = "oldest") -> BlockingRecords:

@@ -20,6 +20,7 @@ from shardfun.errors import ConfigurationError, PayloadTypeError, UnavailableErr
 from shardfun.intake.entries import Entry, MessageEntry, Reply
 from shardfun.intake.targets import Targets
 from shardfun.model.address import Address
+from shardfun.model.payload import payload_type
 from shardfun.model.questions import (
     CheckpointAnswer,
     CheckpointQuestion,
@@ -232,13 +233,18 @@ def address_of(target: Address | str, rest: tuple[Any, ...]) -> Address:
     raise TypeError(msg)
 
 
-def reply_of(targets: Targets, reply: Reply) -> Any:
+def reply_of(targets: Targets, reply: Reply, reply_type: Any) -> Any:
     """The value of a reply.
 
+    Args:
+        reply_type: its class; ``None``: the one that the application knows by the name of its type, else plain values.
+
     Raises:
-        PayloadTypeError: it is of a type that the application does not know (any more).
+        PayloadTypeError: it is not of that type.
     """
     try:
-        return targets.decode(reply.type, reply.payload)
+        if reply_type is None:
+            return targets.decode(reply.type, reply.payload)
+        return payload_type(reply_type, "reply_type").decode(reply.payload)
     except PayloadTypeError as error:
-        raise PayloadTypeError(f"the reply to key {reply.key!r} cannot be read: {error}") from error
+        raise PayloadTypeError(f"the reply to key {reply.key!r}, a {reply.type}, cannot be read: {error}") from error

@@ -64,18 +64,32 @@ class NodeHandle:
         await self._wait(self._calls.send(messages))
 
     @overload
-    async def ask(self, address: Address, message: Any, /, *, key: str | None = None, timeout: float | None = None) -> Any: ...
+    async def ask(
+        self, address: Address, message: Any, /, *, key: str | None = None, timeout: float | None = None, reply_type: Any = None
+    ) -> Any: ...
     @overload
     async def ask(
-        self, typename: str, id: str, message: Any, /, *, key: str | None = None, timeout: float | None = None
+        self,
+        typename: str,
+        id: str,
+        message: Any,
+        /,
+        *,
+        key: str | None = None,
+        timeout: float | None = None,
+        reply_type: Any = None,
     ) -> Any: ...
-    async def ask(self, target: Address | str, /, *rest: Any, key: str | None = None, timeout: float | None = None) -> Any:
+    async def ask(
+        self, target: Address | str, /, *rest: Any, key: str | None = None, timeout: float | None = None, reply_type: Any = None
+    ) -> Any:
         """Send a message and wait for what the function replies (``ctx.reply``). The reply is final: a checkpoint contains all
         that led to it.
 
         Args:
             key: names the request: asked again with it, also after a crash, it is not processed twice but gives the same reply.
             timeout: seconds to wait.
+            reply_type: the class of the reply. Without it, a reply of a type that some function takes as a message is of that
+                class, and any other is plain: a dict, a list, a scalar.
 
         Raises:
             ReplyTimeoutError: there is no reply in time. The request goes on.
@@ -83,7 +97,7 @@ class NodeHandle:
             UnknownTargetError, PayloadTypeError, BacklogFullError, StorageError: as ``send``.
         """
         reply = await self._wait(self._calls.ask(message_of(target, rest), key, timeout))
-        return reply_of(self._calls.targets, reply)
+        return reply_of(self._calls.targets, reply, reply_type)
 
     # ---- results and state ----------------------------------------------------------------------------------------------
     def egress(self, name: str, *, after: str | None = None, start: Literal["oldest", "newest"] = "oldest") -> EgressRecords:
