@@ -8,8 +8,10 @@ from __future__ import annotations
 from typing import Any, Protocol, cast
 
 from shardfun.config.kinds import load_kind
-from shardfun.errors import ConfigurationError
+from shardfun.egress.custom import CustomSink
+from shardfun.errors import ConfigurationError, EgressError, ShardfunError
 from shardfun.ports import EgressSink, Partition
+from shardfun.sinks import Egress
 
 
 class EgressKind(Protocol):
@@ -45,3 +47,22 @@ def find_kind(name: str) -> EgressKind:
             msg = f"egress kind {name!r} ({kind.__module__}.{kind.__qualname__}) has no class method `{method}`"
             raise ConfigurationError(msg)
     return cast("EgressKind", kind)
+
+
+def build_sink(name: str, kind: str, options: Any, partition: Partition) -> EgressSink:
+    """The sink of one partition of an egress. Opens nothing yet.
+
+    Raises:
+        ConfigurationError: as ``find_kind``.
+        EgressError: a user's class cannot be made.
+    """
+    cls = find_kind(kind)
+    found: Any
+    try:
+        found = cls(name, options, partition)
+    except ShardfunError:
+        raise
+    except Exception as error:
+        msg = f"egress {name!r}: {kind} cannot be made: {type(error).__name__}: {error}"
+        raise EgressError(msg) from error
+    return CustomSink(name, found) if isinstance(found, Egress) else cast("EgressSink", found)

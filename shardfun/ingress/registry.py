@@ -8,7 +8,10 @@ from __future__ import annotations
 from typing import Any, Protocol, cast
 
 from shardfun.config.kinds import load_kind
+from shardfun.ingress.feed import Host
+from shardfun.ingress.threaded import ThreadedReader
 from shardfun.ports import IngressReader, Partition
+from shardfun.sources import Ingress
 
 
 class IngressKind(Protocol):
@@ -29,3 +32,18 @@ def find_kind(name: str) -> IngressKind:
         ConfigurationError: there is none (names the nearest), or its entry point is broken.
     """
     return cast("IngressKind", load_kind("ingress", name))
+
+
+def build_reader(name: str, kind: str, options: Any, partition: Partition, host: Host) -> IngressReader:
+    """The reader of one partition of an ingress. Opens nothing yet.
+
+    Args:
+        host: for the sources of users, which run beside the loop.
+
+    Raises:
+        ConfigurationError: as ``find_kind``.
+    """
+    found = load_kind("ingress", kind)
+    if issubclass(found, Ingress):
+        return ThreadedReader(name, lambda: found(name, options, partition), host)
+    return cast("IngressReader", found(name, options, partition))

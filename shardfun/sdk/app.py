@@ -6,13 +6,13 @@ import dataclasses
 import datetime as dt
 import inspect
 import typing
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 from shardfun.core.function import CompiledFunction, FunctionSpec
 from shardfun.core.options import FailurePolicy, FunctionOptions, milliseconds
 from shardfun.errors import DefinitionError, nearest
-from shardfun.model.address import RESERVED_NAMESPACE, check_function_name
+from shardfun.model.address import RESERVED_NAMESPACE, check_function_name, is_declared
 from shardfun.model.payload import type_name
 from shardfun.model.upgrade import Fields, Upgrade
 from shardfun.sdk.definition import (
@@ -27,11 +27,13 @@ from shardfun.sdk.definition import (
     place_of,
     with_handlers,
 )
+from shardfun.sdk.sources import DeclaredIngress, declared_ingress
 from shardfun.sdk.state import is_state_class
 
 F = TypeVar("F", bound=Callable[..., Awaitable[None] | None])
 U = TypeVar("U", bound=Callable[[int, Fields], Fields])
 R = TypeVar("R", bound=Callable[..., Iterable[Any]])
+S = TypeVar("S", bound=Callable[..., AsyncIterator[tuple[Any, Any]]])
 
 
 class Message(NamedTuple):
@@ -61,6 +63,8 @@ class App:
         self._upgrades: dict[Any, Upgrade] = {}
         self._on_end: dict[str, Callable[[Any], None]] = {}
         self._routers: dict[str, list[Callable[[Any], Iterable[Any]]]] = {}
+        self.ingresses: dict[str, DeclaredIngress] = {}
+        """Those with a source in the application itself, by name."""
 
     def function(
         self,
@@ -197,13 +201,47 @@ class App:
 
         return declare
 
+    def ingress(self, name: str, *, target: str | None = None, id: str | None = None) -> Callable[[S], S]:
+        """Declare where the records of an ingress come from: ``async def name(position)``, yielding ``(position, record)``.
+
+        The generator runs in the Trio loop of a shard. It is told the position of the last record that was taken in (``None`` at
+        the beginning), and goes on behind it: a position is stored with the effects of its record, in one checkpoint. With a
+        second parameter ``partition`` (``index``, ``count``, ``owns(key)``) it runs in every shard, each reading its part; else in one
+        of them. When it returns, the ingress is at its end. After an exception it is run again behind its last record, from a
+        pause on; ``IngressError`` stops the node. The configuration needs no entry; one of the same name is used instead.
+
+        Args:
+            name: 1 to 64 letters, digits, '_' or '-'.
+            target: every record goes to this function type, at the id in its field ``id``; instead of routers.
+
+        Raises:
+            DefinitionError: the name is taken or malformed, or the function is no such generator.
+        """
+
+        def declare(function: S) -> S:
+            if name in self.ingresses:
+                other = self.ingresses[name].function
+                msg = f"ingress {name!r} is declared twice: {place_of(other)} and {place_of(function)}"
+                raise DefinitionError(msg)
+            self.ingresses[name] = declared_ingress(name, function, target, id)
+            return function
+
+        return declare
+
     def compile(self) -> list[CompiledFunction]:
         """All function types, ready to run, in the order declared.
 
         Raises:
-            DefinitionError: an ``on_end`` belongs to no function, or there is no function at all.
+            DefinitionError: an ``on_end`` belongs to no function, an ingress has no way on, or there is no function at all.
         """
         known = self._functions
+        for ingress in self.ingresses.values():
+            if ingress.target is None and ingress.name not in self._routers:
+                msg = f"ingress {ingress.name!r}: {place_of(ingress.function)} has nobody to turn its records into messages: "
+                raise DefinitionError(msg + f"expected a router (@app.router({ingress.name!r})), or target=... and id=...")
+            if ingress.target is not None and not is_declared(ingress.target, known):
+                hint = nearest(ingress.target, known)
+                raise DefinitionError(f"ingress {ingress.name!r}: target: there is no function {ingress.target!r}{hint}")
         for what, declared in (("on_end", self._on_end), ("handler", self._handlers)):
             for typename in declared:
                 if typename not in known:

@@ -11,14 +11,17 @@ from shardfun.core.function import CompiledFunction
 from shardfun.core.limits import Limits
 from shardfun.core.runner import compile_runner
 from shardfun.core.shard import IngressRoute, Program
-from shardfun.egress.registry import find_kind as find_egress
+from shardfun.egress.registry import build_sink
 from shardfun.errors import ConfigurationError, nearest
-from shardfun.ingress.registry import find_kind as find_ingress
+from shardfun.ingress.feed import Host
+from shardfun.ingress.generated import GeneratedReader
+from shardfun.ingress.registry import build_reader
 from shardfun.intake.targets import Targets
 from shardfun.model.address import is_declared
 from shardfun.ports import EgressSink, IngressReader, Partition
 from shardfun.sdk.app import App
 from shardfun.sdk.context import Context
+from shardfun.sdk.sources import DeclaredIngress
 from shardfun.shard.intake import HTTP_KIND, internal_routes, request_function_of
 
 
@@ -58,6 +61,9 @@ class Application:
         known = {function.spec.typename: function for function in self._functions}
         problems: list[str] = []
         self._routes = {name: _route(name, entry, app, known, problems) for name, entry in config.ingress.items()}
+        # An entry of the configuration is used instead of a source of the application: a file for a try, say.
+        self._sources = [source for source in app.ingresses.values() if source.name not in config.ingress]
+        self._routes |= {source.name: _own_route(source, app) for source in self._sources}
         if app.egresses is not None:
             problems += _egress_problems(app.egresses, config.egress)
         if problems:
@@ -87,17 +93,24 @@ class Application:
         """Whether some function needs an asyncio event loop."""
         return any(function.spec.options.asyncio for function in self._functions)
 
-    def readers(self, partition: Partition) -> dict[str, IngressReader]:
+    def readers(self, partition: Partition, host: Host) -> dict[str, IngressReader]:
         """A reader per ingress; but records of kind ``http`` come with the log of the door."""
-        return {
-            name: find_ingress(entry.kind)(name, entry.options, partition)
+        configured = {
+            name: build_reader(name, entry.kind, entry.options, partition, host)
             for name, entry in self.config.ingress.items()
             if entry.kind != HTTP_KIND
         }
+        return configured | {
+            source.name: GeneratedReader(source.name, source.function, partition, host) for source in self._sources
+        }
 
     def sinks(self, partition: Partition) -> dict[str, EgressSink]:
-        """A sink per egress."""
-        return {name: find_egress(entry.kind)(name, entry.options, partition) for name, entry in self.config.egress.items()}
+        """A sink per egress.
+
+        Raises:
+            EgressError: one of a user's classes cannot be made.
+        """
+        return {name: build_sink(name, entry.kind, entry.options, partition) for name, entry in self.config.egress.items()}
 
 
 def _make_context(dispatcher: Dispatcher) -> Context[Any]:
@@ -113,6 +126,12 @@ def _egress_problems(declared: Collection[str], configured: Collection[str]) -> 
         for name in missing
     ]
     return problems + [f"egress.{name}: the application declares no such egress{nearest(name, declared)}" for name in unknown]
+
+
+def _own_route(source: DeclaredIngress, app: App) -> IngressRoute:
+    if source.target is not None:
+        return IngressRoute((), source.target, source.id_field)
+    return IngressRoute(app.routers(source.name))
 
 
 def _route(name: str, entry: IngressConfig, app: App, known: dict[str, CompiledFunction], problems: list[str]) -> IngressRoute:

@@ -75,7 +75,7 @@ def manifest_of(effect: WriteManifest, job: str, incarnation: int, ingresses: It
         end_sent=effect.end,
         ingress={
             name: [part.positions.get(name) for part in effect.parts]
-            for name in ingresses
+            for name in dict.fromkeys([*ingresses, *(name for part in effect.parts for name in part.positions)])
             if not is_internal(name) or any(part.positions.get(name) for part in effect.parts)
         },
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shardfun.model.letters import DeadLetter
     from shardfun.testing.function_test import FunctionTest, route
+    from shardfun.testing.generators import read_ingress
     from shardfun.testing.local_node import LocalNode
     from shardfun.testing.results import Delayed, Emitted, NotQuietError, Result, Sent, StartedOperation
 
@@ -25,6 +26,7 @@ __all__ = [
     "Result",
     "Sent",
     "StartedOperation",
+    "read_ingress",
     "route",
 ]
 
@@ -32,7 +34,12 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     import importlib
 
-    modules = {"FunctionTest": "function_test", "route": "function_test", "LocalNode": "local_node"}
+    modules = {
+        "FunctionTest": "function_test",
+        "route": "function_test",
+        "LocalNode": "local_node",
+        "read_ingress": "generators",
+    }
     if name == "DeadLetter":
         module = importlib.import_module("shardfun.model.letters")
     elif name in __all__:

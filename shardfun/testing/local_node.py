@@ -4,6 +4,9 @@ The shards are real cores with real checkpoints; between them frames travel as b
 clock, the store, the supervisor's process. A seed decides in which order everything happens. Functions see only orders that can
 happen in production, so a test that passes under many seeds has seen many of them.
 
+Sources of records do not run here, neither those of a configuration nor ``@app.ingress``: give their records to ``ingest``. (What a
+generator gives can be seen with ``shardfun.testing.read_ingress``.)
+
 Time stands still while messages are processed. It moves when the test says so, from each due thing to the next: delayed messages,
 attempts after a pause, expiry, whatever a coroutine sleeps for.
 """
@@ -117,11 +120,11 @@ class LocalNode:
                 all records of the ingress, in order.
 
         Raises:
-            ValueError: the application has no router for such an ingress.
+            ValueError: the application has no router for such an ingress, and no ``@app.ingress``.
         """
         self._check_open()
         if ingress not in self._around.program.routes or ingress == SENDS:
-            known = names(self.app.routed_ingresses)
+            known = names(list(dict.fromkeys([*self.app.routed_ingresses, *self.app.ingresses])))
             msg = f"ingress {ingress!r}: expected a router in the application (@app.router({ingress!r})); routers exist for: {known}"
             raise ValueError(msg)
         self._around.inputs.add(ingress, record, key)

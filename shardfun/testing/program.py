@@ -48,6 +48,9 @@ def compile_program(app: App, routers: dict[str, Router], encode: Encoder | None
     """
     functions = app.compile()
     routes = {name: IngressRoute(app.routers(name)) for name in app.routed_ingresses}
+    routes |= {
+        name: IngressRoute((), own.target, own.id_field) for name, own in app.ingresses.items() if own.target is not None
+    }
     routes |= {name: IngressRoute((router,)) for name, router in routers.items()}
     encode_record = remembering(encode or encode_line)
     return Program(
