@@ -141,7 +141,7 @@ class Intake:
                 continue  # the shard that it is for will say so
             if isinstance(entry, RequestEntry) and not entry.anonymous:
                 self._keys.add(entry.key, entry.digest)
-                self._keys.written(entry.key, item.end)
+                self._keys.written(entry.key, entry.digest, item.end)
         self._end = self._writer.durable
         self._consumed = consumed
 
@@ -158,7 +158,8 @@ class Intake:
         Raises:
             BacklogFullError: nothing was appended; ``retry_after_s`` tells when to try again.
             PayloadTypeError: an entry is too long, or cannot be encoded.
-            StorageError: nothing was appended: the disk is full or failed.
+            StorageError: nothing was appended: the disk is full or failed. (If it fails so that not even this can be undone, the
+                entries may turn up after the next start.)
             UnavailableError: the intake does not run, or ended meanwhile.
         """
         await trio.lowlevel.checkpoint()
@@ -252,8 +253,8 @@ class Intake:
     def _written(self, groups: list[_Group], offset: int) -> None:
         self._end = offset + sum(group.size for group in self._pending)
         for group in groups:
-            for key, _ in group.keys:
-                self._keys.written(key, offset)
+            for key, digest in group.keys:
+                self._keys.written(key, digest, offset)
             group.done.set()
 
     def _fail_pending(self, error: Exception) -> None:

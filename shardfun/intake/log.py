@@ -29,6 +29,7 @@ from shardfun.intake.log_files import (
     frame,
     group_behind,
     group_frame,
+    load_mark,
     read_mark,
     read_range,
     segment_path,
@@ -131,7 +132,8 @@ class LogWriter:
         path = segment_path(self.folder, last)
         content = read_range(path, 0, file_bytes(path))
         _, end = whole_frames(content, last)
-        synced = max(mark.offset, last)
+        consumed = load_mark(self.folder / CONSUMED) or NO_MARK  # what was read was durable
+        synced = max(mark.offset, consumed.offset, last)
         if end < synced or group_behind(content, end - last, last) is not None:
             raise damaged(path, end - last)
         self.durable = end
@@ -210,6 +212,7 @@ class LogWriter:
             return
         with suppress(OSError):
             os.ftruncate(self._file, self.durable - self._start)
+            os.fsync(self._file)  # else it might be back after a power cut
         os.close(self._file)
         self._file = None
 

@@ -25,9 +25,10 @@ class PendingKeys:
         self._digests.setdefault(key, digest)
         self._waiting[key] = self._waiting.get(key, 0) + 1
 
-    def written(self, key: str, end: int) -> None:
+    def written(self, key: str, digest: bytes, end: int) -> None:
         """A request of ``add`` stands in the log before ``end``."""
-        self._ends.pop(key, None)
+        if self._ends.pop(key, None) is None:
+            self._digests[key] = digest  # the one that was first may have failed
         self._ends[key] = end
         self._done(key)
 

@@ -23,8 +23,9 @@ from shardfun.model.doors import PublishedPosition
 REPLIES: Final = f"{INTERNAL}replies"
 """The name of the internal egress."""
 
-OWNER_WAIT_S: Final = 0.5
-"""So long a publisher waits for an owner that does not read, before it drops what it has for it."""
+OWNER_WAIT_S: Final = 5.0
+"""So long a publisher waits for an owner that does not read, before it drops what it has for it: one that is starved shall not lose
+anything, and one that is stuck for good shall not fill the shard with replies."""
 
 REPLY_BYTES_MAX: Final = 64 << 20
 

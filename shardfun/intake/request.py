@@ -45,7 +45,9 @@ class Answer(msgspec.Struct):
 
 
 class RequestState(State):
-    """What is known of a request. ``owner`` is empty if there is none: no request of this key was seen, or it has expired."""
+    """What is known of a request. ``owner``: whose processes wait for the reply, with spaces between; empty if there is no request:
+    none of this key was seen, or it has expired.
+    """
 
     digest: Value[bytes] = value(b"")
     target: Value[str] = value("")
@@ -115,10 +117,10 @@ def _requested(ctx: Context[RequestState], request: Request, targets: Targets) -
         ctx.send(request.target, request.id, targets.message(request.target, request.type, request.payload))
     elif state.digest != request.digest:
         _emit(ctx, request.owner, request.digest, "conflict")
-    else:
-        state.owner = request.owner  # who asked last is there; who asked before may be gone
-        if state.replied:
-            _emit(ctx, state.owner, state.digest, "reply")
+    elif state.replied:
+        _emit(ctx, request.owner, state.digest, "reply")
+    elif request.owner not in state.owner.split():
+        state.owner += f" {request.owner}"
 
 
 def _answered(ctx: Context[RequestState], answer: Answer) -> None:
@@ -128,7 +130,8 @@ def _answered(ctx: Context[RequestState], answer: Answer) -> None:
         return
     state.replied = True
     state.reply_type, state.reply = answer.type, answer.payload
-    _emit(ctx, state.owner, state.digest, "reply")
+    for owner in state.owner.split():
+        _emit(ctx, owner, state.digest, "reply")
     if state.anonymous:
         ctx.delete_instance()
 

@@ -36,6 +36,7 @@ class IntakeKeeper:
         self._folder = folder
         self.consumed = {owner: min((at or 0 for at in positions.get(ingress_name(owner), ())), default=0) for owner in OWNERS}
         self._told: dict[str, int] = {}
+        self._trimmed = dict.fromkeys(OWNERS, 0)
         self._kept: deque[dict[str, int]] = deque(maxlen=MANIFESTS_KEPT)
         """``consumed`` of the manifests that are kept, as far as this run wrote them; the oldest first."""
 
@@ -47,7 +48,8 @@ class IntakeKeeper:
         """
         self.consumed = {owner: min(part.get(ingress_name(owner)) or 0 for part in parts) for owner in OWNERS}
         self._kept.append(self.consumed)
-        return any(self.consumed.values()) and (self.consumed != self._told or self._kept[0] != self.consumed)
+        untold = any(at and self._told.get(owner) != at for owner, at in self.consumed.items())
+        return untold or (len(self._kept) == MANIFESTS_KEPT and self._kept[0] != self._trimmed)
 
     def tend(self) -> None:
         """Blocks on the disk: write the marks, remove segments. An older checkpoint that may still be gone back to keeps what it
@@ -61,8 +63,9 @@ class IntakeKeeper:
                     continue
                 if self._told.get(owner) != consumed[owner]:
                     save_mark(folder / CONSUMED, Mark(consumed[owner], 0))
+                    self._told[owner] = consumed[owner]
                 if len(self._kept) == MANIFESTS_KEPT:
                     trim(folder, oldest[owner])
+                    self._trimmed[owner] = oldest[owner]
             except StorageError as error:  # nothing is lost; it is done again after the next checkpoint
                 log.warning("intake log cannot be trimmed", owner=owner, error=str(error))
-        self._told = consumed

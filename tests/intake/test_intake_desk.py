@@ -302,13 +302,13 @@ def test_the_first_digest_of_a_key_stays_while_the_key_is_pending() -> None:
     keys = PendingKeys()
     keys.add("k", b"1")
     keys.add("k", b"2")
-    keys.written("k", 10)
+    keys.written("k", b"1", 10)
     keys.consumed(10)
     assert keys.digest_of("k") == b"1", "the other one still waits for the disk"
     keys.remove("k")
     assert keys.digest_of("k") is None
     keys.add("k", b"3")
-    keys.written("k", 20)
+    keys.written("k", b"3", 20)
     keys.add("x", b"x")
     keys.add("k", b"4")
     keys.remove("k")
@@ -318,6 +318,15 @@ def test_the_first_digest_of_a_key_stays_while_the_key_is_pending() -> None:
     assert len(keys) == 1
     keys.remove("x")
     assert len(keys) == 0
+
+
+def test_the_digest_of_a_request_that_was_not_written_does_not_stay() -> None:
+    keys = PendingKeys()
+    keys.add("k", b"1")
+    keys.add("k", b"2")
+    keys.remove("k")
+    keys.written("k", b"2", 10)
+    assert keys.digest_of("k") == b"2"
 
 
 # ---- replies on their way ------------------------------------------------------------------------------------------------
@@ -343,7 +352,7 @@ def test_without_an_owner_replies_are_dropped(place: Place, sink: ReplySink) -> 
     assert sink.open(PublishedPosition(3, 30), [b"1", b"2"]) == 0
 
 
-def test_an_owner_that_does_not_read_does_not_hold_the_shard(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_owner_that_does_not_read_does_not_hold_the_shard_for_ever(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shardfun.intake.replies.OWNER_WAIT_S", 0.05)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(replies_path(place.runtime, "http")))

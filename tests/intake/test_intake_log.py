@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardfun.errors import CorruptionError, DirectoryInUseError, StorageError
-from shardfun.intake.log import DURABLE, LogWriter
+from shardfun.intake.log import CONSUMED, DURABLE, LogWriter
 from shardfun.intake.log_files import (
     GROUP_BYTES,
     GROUP_SLOT,
@@ -158,6 +158,16 @@ def test_damage_before_a_later_group_is_told_even_without_the_mark(tmp_path: Pat
     with segment_path(folder, 0).open("r+b") as file:
         file.seek(first - 2)
         file.write(b"?")
+    with pytest.raises(CorruptionError, match="damaged at byte"):
+        opened(folder)
+
+
+def test_damage_before_what_checkpoints_have_read_is_told_even_without_the_mark(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    (end,) = written(folder, [[b"first"]])
+    (folder / DURABLE).unlink()
+    save_mark(folder / CONSUMED, Mark(end, 0))
+    os.truncate(segment_path(folder, 0), end - 1)
     with pytest.raises(CorruptionError, match="damaged at byte"):
         opened(folder)
 

@@ -153,10 +153,13 @@ def test_the_same_request_runs_once_and_is_replied_each_time(shard: Running) -> 
     assert shard.total() == 3
 
 
-def test_the_reply_goes_to_the_process_that_asked_last(shard: Running) -> None:
-    shard.take_in(shard.request("k"))
-    (reply,) = shard.take_in(shard.request("k", owner="local"))
-    assert reply.owner == "local"
+def test_the_reply_goes_to_every_process_that_waits_for_it_and_later_to_the_one_that_asks(shard: Running) -> None:
+    type, payload = shard.targets.encode("t/slow", "a", 1)
+    ask = RequestEntry("k", False, b"d", "t/slow", "a", type, payload, "http")
+    assert shard.take_in(ask, ask._replace(owner="local"), ask) == []
+    replies = shard.take_in(MessageEntry("t/slow", "a", *shard.targets.encode("t/slow", "a", 0)))
+    assert [reply.owner for reply in replies] == ["http", "local"]
+    assert [reply.owner for reply in shard.take_in(ask._replace(owner="local"))] == ["local"]
 
 
 def test_another_request_with_the_same_key_is_a_conflict_and_does_not_run(shard: Running) -> None:
