@@ -48,6 +48,8 @@ class Command(NamedTuple):
 COMMANDS: Final = {
     "run": Command("shardfun.cli.run", "start a node and go on where it stopped"),
     "status": Command("shardfun.cli.status", "ask a running node how it is"),
+    "send": Command("shardfun.cli.send", "send a message to a function of a running node"),
+    "ask": Command("shardfun.cli.ask", "send a message to a function of a running node, and print its reply"),
     "query": Command("shardfun.cli.query", "look at the state of an address while the node runs, or list ids"),
     "checkpoint": Command("shardfun.cli.checkpoint", "take a checkpoint now, and wait until it is complete"),
     "inspect": Command("shardfun.cli.inspect", "look at what a stopped node has stored"),

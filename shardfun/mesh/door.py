@@ -13,7 +13,8 @@ from shardfun.errors import UnavailableError
 
 QUESTION_BYTES_MAX = 2 << 20
 ANSWER_BYTES_MAX = 16 << 20
-QUESTIONS_AT_ONCE = 64
+QUESTIONS_AT_ONCE = 96
+"""More than all that may wait for something (``supervisor.queries``, ``supervisor.entrance``), so that the status always has room."""
 
 Answerer = Callable[[bytes], Awaitable[bytes]]
 

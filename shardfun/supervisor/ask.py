@@ -10,6 +10,7 @@ import msgspec
 from shardfun.errors import ProtocolError, UnavailableError, error_of
 from shardfun.mesh.door import ask
 from shardfun.model.questions import (
+    AskQuestion,
     CheckpointAnswer,
     CheckpointQuestion,
     LettersAnswer,
@@ -18,6 +19,9 @@ from shardfun.model.questions import (
     ListQuestion,
     Question,
     Refusal,
+    ReplyAnswer,
+    SendQuestion,
+    SentAnswer,
     StateAnswer,
     StateQuestion,
     decode_answer,
@@ -67,6 +71,16 @@ def ask_list(data_dir: Path, question: ListQuestion, timeout_s: float = STATE_WA
 def take_checkpoint(data_dir: Path, timeout_s: float = CHECKPOINT_WAIT_S) -> CheckpointAnswer:
     """Wait until a checkpoint is complete that was cut after this call. Raises as ``ask_for_letters``."""
     return _ask(data_dir, CheckpointQuestion(), CheckpointAnswer, timeout_s)
+
+
+def send_message(data_dir: Path, question: SendQuestion, timeout_s: float = STATE_WAIT_S) -> SentAnswer:
+    """Send a message; it is durable then. Raises as ``ask_for_letters``."""
+    return _ask(data_dir, question, SentAnswer, timeout_s)
+
+
+def ask_for_reply(data_dir: Path, question: AskQuestion) -> ReplyAnswer:
+    """Send a request and wait for its reply, a little longer than the node does. Raises as ``ask_for_letters``."""
+    return _ask(data_dir, question, ReplyAnswer, question.timeout_s + STATE_WAIT_S)
 
 
 def _ask(data_dir: Path, question: Question, expected: type[A], timeout_s: float) -> A:

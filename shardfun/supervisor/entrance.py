@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import trio
 
-from shardfun.errors import ConfigurationError, ReplyTimeoutError, RequestConflictError
+from shardfun.errors import ConfigurationError, ReplyTimeoutError, RequestConflictError, UnavailableError
 from shardfun.intake.desk import Intake
 from shardfun.intake.entries import LOCAL, Entry, MessageEntry, Reply, RequestEntry, request_digest
 from shardfun.intake.targets import Targets
@@ -23,6 +23,8 @@ ENTRY_BYTES_MAX: Final = 16 << 20
 ANONYMOUS: Final = "~"
 """Keys that begin so are made here: nobody can ask again with one of them."""
 ANONYMOUS_BYTES: Final = 12
+ASKING_MAX: Final = 32
+"""Questions from other processes that wait for a reply, at once: fewer than the door answers (``mesh.door``)."""
 WAIT_MAX_S: Final = 86_400.0
 """The longest that a question from another process may wait for its reply."""
 
@@ -37,6 +39,7 @@ class Entrance:
     def __init__(self, intake: Intake, targets: Targets | None) -> None:
         self._intake = intake
         self._targets = targets
+        self._asking = 0
 
     async def send(self, entries: list[Entry]) -> None:
         """Take messages in; durable when it returns. Raises as ``Intake.append``."""
@@ -67,7 +70,13 @@ class Entrance:
             await self.send([MessageEntry(question.target, question.id, type, payload)])
             return SentAnswer()
         entry = request_entry(question.target, question.id, type, payload, question.key)
-        reply = await self.ask(entry, min(question.timeout_s, WAIT_MAX_S))
+        if self._asking >= ASKING_MAX:
+            raise UnavailableError(f"{self._asking} questions wait for a reply already; ask again later")
+        self._asking += 1
+        try:
+            reply = await self.ask(entry, min(question.timeout_s, WAIT_MAX_S))
+        finally:
+            self._asking -= 1
         body = None if self._targets is None else self._targets.to_json(reply.type, reply.payload)
         return ReplyAnswer(payload_type=reply.type, payload=reply.payload, body=body, has_body=self._targets is not None)
 
