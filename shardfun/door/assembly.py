@@ -52,7 +52,7 @@ def assemble(
         return document
 
     table = routes(
-        MessageRoutes(targets, intake, node, http.wait_max_s),
+        MessageRoutes(targets, intake, node, http.wait_max_s, http.idempotency_window_s),
         QueryRoutes(node, intake, declared, figures),
         RecordRoutes(intake, ingresses),
         EventRoutes(egresses, make_tail, http.heartbeat_s, figures, stopping),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import secrets
+import time
 from collections.abc import Collection
 from typing import Any, Final, NoReturn, Protocol
 from urllib.parse import quote
@@ -23,6 +24,8 @@ from shardfun.model.address import is_declared
 from shardfun.model.questions import StateQuestion
 
 KEY_RANDOM_BYTES: Final = 9
+KEYS_SEEN_MAX: Final = 50_000
+"""Keys of which a reuse for another request is refused although nobody waits for the reply."""
 
 
 class Desk(Protocol):
@@ -50,13 +53,16 @@ class MessageRoutes:
 
     Args:
         wait_max_s: the longest ``?wait=``.
+        window_s: how long a key is remembered.
     """
 
-    def __init__(self, targets: Targets, intake: Desk, node: NodeLink, wait_max_s: float) -> None:
+    def __init__(self, targets: Targets, intake: Desk, node: NodeLink, wait_max_s: float, window_s: float) -> None:
         self._targets = targets
         self._intake = intake
         self._node = node
         self._waits = Waits(wait_max_s)
+        self._window_s = window_s
+        self._seen: dict[str, tuple[bytes, float]] = {}
         self._series = secrets.token_hex(KEY_RANDOM_BYTES)
         self._number = 0
         self._declared = frozenset(function["typename"] for function in targets.describe())
@@ -78,10 +84,12 @@ class MessageRoutes:
             return json_response({"status": "accepted"}, 202)
         digest = request_digest(typename, id, type, payload)
         entry = RequestEntry(key or self._new_key(), key is None, digest, typename, id, type, payload, HTTP)
-        if key is not None and self._intake.digest_of(key) not in {None, digest}:
-            _refuse_key(key)
+        if key is not None:
+            self._check_key(key, digest)
         if wait_s is None:
             await self._intake.append([entry])
+            if key is not None:
+                self._remember(key, digest)
             return _accepted(key)
         return await self._ask(entry, wait_s)
 
@@ -91,6 +99,8 @@ class MessageRoutes:
             return _accepted(None if entry.anonymous else entry.key)
         if reply.status == "conflict":
             _refuse_key(entry.key)
+        if not entry.anonymous:
+            self._remember(entry.key, entry.digest)
         return self._replied(None if entry.anonymous else reply.key, reply.type, reply.payload)
 
     async def look(self, request: Request) -> Response:
@@ -108,6 +118,21 @@ class MessageRoutes:
         if answer.exists or self._intake.digest_of(key) is not None:
             return json_response({"status": "accepted", "key": key}, 202)
         raise ProblemError("unknown-request", f"no request with the key {key!r} is known: it was never made, or long ago")
+
+    def _check_key(self, key: str, digest: bytes) -> None:
+        """Refuse a key that is known to belong to another request. The function of requests knows all, but only answers who waits."""
+        known = self._intake.digest_of(key)
+        if known is None and (seen := self._seen.get(key)) is not None and seen[1] > time.monotonic():
+            known = seen[0]
+        if known not in {None, digest}:
+            _refuse_key(key)
+
+    def _remember(self, key: str, digest: bytes) -> None:
+        """A key that belongs to a request now; the oldest are forgotten first."""
+        self._seen.pop(key, None)
+        if len(self._seen) >= KEYS_SEEN_MAX:
+            del self._seen[next(iter(self._seen))]
+        self._seen[key] = (digest, time.monotonic() + self._window_s)
 
     def _replied(self, key: str | None, type: str, payload: bytes) -> Response:
         body: dict[str, Any] = {"status": "replied", "type": type, "reply": self._targets.to_json(type, payload)}

@@ -182,6 +182,7 @@ class Node:
         left = await trio.to_thread.run_sync(clean_up, directory.read_node())
         if left:
             log.warning("killed processes that an earlier run left behind", processes=left)
+        self._first_use = directory.identity() is None
         if self._door is not None:
             self._door.open()
         if self._fresh:
