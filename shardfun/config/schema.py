@@ -214,7 +214,8 @@ class HttpConfig(Section, frozen=True, kw_only=True):
     wait_max_s: Annotated[float, Duration(0.1, 3600)] = 60.0
     """The longest time a request may wait for its reply ('?wait=')."""
     idempotency_window_s: Annotated[float, Duration(1, 365 * 86_400)] = 86_400.0
-    """How long an Idempotency-Key and its reply are remembered after their last use."""
+    """How long an Idempotency-Key and its reply are remembered after their last use. A function that takes longer to reply has
+    nobody to reply to."""
     connections: Annotated[int, Meta(ge=1, le=100_000)] = 1000
     """Open connections; one more is answered with 503."""
     read_timeout_s: Annotated[float, Duration(0.1, 3600)] = 30.0

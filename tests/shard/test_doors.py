@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -99,6 +101,40 @@ def test_reading_stops_while_an_egress_is_full() -> None:
     core.egress["out"].commit(1)
     core.published("out", 1)
     assert ingress.read(0.0) is True
+
+
+class Ringing(Reader):
+    """A reader that wakes the loop through a descriptor, which stays readable until it reads."""
+
+    def __init__(self, wake_fd: int) -> None:
+        super().__init__([None] * 99)
+        self.wake_fd = wake_fd
+
+
+def test_readers_wake_the_loop_while_they_may_be_read_and_not_otherwise() -> None:
+    """What rings and is not read would wake it for ever."""
+    core = core_of(Limits(egress_pending_bytes=3))
+    core.program.routes["more"] = core.program.routes["in"]
+    core.finished["more"] = False
+    epoll, ring = select.epoll(), os.eventfd(1)
+    ingress = Ingress(core, {"in": Ringing(ring), "more": Ringing(ring)}, 1, 100, 50)
+    heard = [bool(epoll.poll(0))]
+    ingress.hear(epoll)
+    heard.append(bool(epoll.poll(0)))
+    core.egress["out"].add([(None, "", None, b"1234")])
+    ingress.read(0.0)
+    heard.append(bool(epoll.poll(0)))
+    core.egress["out"].commit(1)
+    core.published("out", 1)
+    ingress.read(0.0)
+    heard.append(bool(epoll.poll(0)))
+    ingress.hear(None)
+    heard.append(bool(epoll.poll(0)))
+    ingress.hear(epoll)
+    os.close(ring)
+    ingress.hear(None)
+    epoll.close()
+    assert heard == [False, True, False, True, False]
 
 
 def test_when_to_ask_again() -> None:
