@@ -63,7 +63,8 @@ class Ingress:
         wake: float | None = None
         for name, reader in self._readers:
             finished = reader.finished
-            if finished:
+            if finished:  # one that runs beside the loop ends at any time
+                self._core.ingress_finished(name)
                 continue
             batch = reader.read(self._batch, now)
             finished = reader.finished
