@@ -88,6 +88,6 @@ class Egress(ABC):
         return None
 
     @classmethod
-    def remove_outputs(cls, options: Any, partitions: int) -> None:
+    def remove_outputs(cls, options: Any, partitions: int) -> None:  # noqa: ARG003 - for those who need it
         """Delete what earlier runs published, for ``--fresh``. Not needed if it is kept apart by ``partition.job``."""
         return

@@ -7,14 +7,17 @@ there is something to publish.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 from shardfun.errors import EgressError
 from shardfun.ports import PublishedPosition
 from shardfun.sinks import Egress
+
+CLOSE_S: Final = 5.0
 
 log = structlog.get_logger("shardfun.egress")
 
@@ -25,6 +28,8 @@ class CustomSink:
     def __init__(self, name: str, sink: Egress) -> None:
         self._label = f"egress {name!r}"
         self._sink = sink
+        # Not in those of Trio: many libraries want to be used in the thread that they were opened in.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"egress {name}")
         self._opened = False
         self._known = 0
         """How many records the shard knows to be published."""
@@ -52,12 +57,14 @@ class CustomSink:
             EgressError: the sink says that it cannot be used, or holds less or more than can be.
         """
         self.close()
-        self._known, self._end, self._held = published.records, published.records + len(pending), None
+        self._known, self._end = published.records, published.records + len(pending)
         try:
-            found = self._connect() - published.records
+            found = self._thread.submit(self._connect).result() - published.records
         except EgressError:
+            self.close()
             raise
         except Exception as error:  # noqa: BLE001 - a user's code and its libraries raise anything
+            self.close()
             what = f"{type(error).__name__}: {error}"
             log.warning("sink cannot be opened, will be tried again", egress=self._label, error=what)
             return 0
@@ -67,25 +74,38 @@ class CustomSink:
     def publish(self, records: Sequence[bytes]) -> int:
         """Store records, or find that they are there; how many of them.
 
+        After an error the sink is opened anew: a connection may be broken, and it may have stored what it could not confirm.
+
         Raises:
             EgressError: as ``open``.
             Exception: whatever the user's code raises; they are given again.
         """
-        held = self._connect() if self._held is None else self._held
-        if held == self._known and records:
-            self._sink.publish(records, held)
-            held += len(records)
+        self._end = max(self._end, self._known + len(records))
+        try:
+            held = self._thread.submit(self._store, records).result()
+        except BaseException:
+            self.close()
+            raise
         done = min(held - self._known, len(records))
         self._known += done
-        self._held = held
         return done
 
     def close(self) -> None:
         """Disconnect. Safe to call twice."""
         if self._opened:
             self._opened = False
+            self._held = None
             with suppress(Exception):  # nobody can do anything about it
-                self._sink.close()
+                self._thread.submit(self._sink.close).result(CLOSE_S)
+
+    # ---- in the thread --------------------------------------------------------------------------------------------------
+    def _store(self, records: Sequence[bytes]) -> int:
+        held = self._connect() if self._held is None else self._held
+        if held == self._known and records:
+            self._sink.publish(records, held)
+            held += len(records)
+        self._held = held
+        return held
 
     def _connect(self) -> int:
         """Open the sink and ask it."""
