@@ -264,8 +264,7 @@ class Calls:
         invocation.copy._record = record  # noqa: SLF001 - it may have been forgotten and loaded again since
         target.copies.commit(invocation.copy, dispatcher.table)
         dispatcher.effects += invocation.rows
-        if invocation.rows:
-            dispatcher.route_from(target.totals)
+        dispatcher.route(target.totals)
 
     def _next(self, target: FunctionType, id: str) -> None:
         """The first message of an address is dealt with: the next one's turn, without a way through the mailbox."""
@@ -412,8 +411,7 @@ class Calls:
                 dispatcher.end_attempt()
                 if breadcrumb is not None and mark is not None:
                     breadcrumb.end(mark)
-        if dispatcher.effects:
-            dispatcher.route_from(target.totals)
+        dispatcher.route(target.totals)
         target.records.young[id] = blocked.record  # back in the table before anybody asks for it
         blocked.waiting.popleft()
         self._waiting -= 1

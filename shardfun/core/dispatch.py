@@ -206,7 +206,6 @@ class Dispatcher:
         self.context = self.make_context()
         self.operations = Operations(self, shards)
         self._emitted = [buffer.fresh for buffer in self.egresses.values()]
-        self._outside = [*self._emitted, self.timers.fresh, self.operations.fresh]
         self.calls = Calls(self, self.operations.finish)
 
     def retire(self) -> None:
@@ -326,7 +325,7 @@ class Dispatcher:
         totals.messages += messages
         totals.attempts += messages
         if self.effects:
-            self.route_from(totals)
+            self.route(totals)
 
     def begin_attempt(self, target: FunctionType) -> None:
         """One invocation apart from a batch follows."""
@@ -340,8 +339,17 @@ class Dispatcher:
         self.context.close()
         self.running = None
 
-    def route(self) -> None:
-        """Send every recorded effect on its way."""
+    def route(self, totals: FunctionTotals | None = None) -> None:
+        """Send every recorded effect on its way.
+
+        Args:
+            totals: of the function type that has recorded them, to count them: a few one by one, many by how much longer lists
+                become; ``None``: it was no function.
+        """
+        if totals is not None and len(self.effects) < FEW_ROWS + len(self._arrivals):
+            self._count(totals)
+            totals = None
+        before = None if totals is None else self._lengths()
         owners = self.owners
         for row in self.effects:
             id = row[1]
@@ -350,42 +358,38 @@ class Dispatcher:
             except KeyError:
                 owner = self.admit(id)
             row[0].rows[owner].append(row)
+        if totals is not None and before is not None:
+            local, emitted, other = map(operator.sub, self._lengths(), before)
+            totals.out_local += local
+            totals.out_egress += emitted
+            totals.out_remote += len(self.effects) - local - emitted - other
         self.effects.clear()
 
-    def route_from(self, totals: FunctionTotals) -> None:
-        """The same for what one function type has recorded, and count it: a few one by one, many by how much longer lists are."""
-        arrivals, outside, sent = self._arrivals, self._outside, len(self.effects)
-        if sent < FEW_ROWS + len(arrivals):
-            self._route_few(totals)
-            return
-        local = sum(map(len, arrivals))
-        emitted = sum(map(len, self._emitted))
-        sent += sum(map(len, outside))
-        self.route()
-        local = sum(map(len, arrivals)) - local
-        totals.out_local += local
-        totals.out_egress += sum(map(len, self._emitted)) - emitted
-        totals.out_remote += sent - sum(map(len, outside)) - local
+    def _lengths(self) -> tuple[int, int, int]:
+        """Of what waits here, of what was emitted, and of what is no message at once."""
+        return sum(map(len, self._arrivals)), sum(map(len, self._emitted)), len(self.timers.fresh) + len(self.operations.fresh)
 
-    def _route_few(self, totals: FunctionTotals | None) -> None:
-        """``totals``: ``None``: those of the senders."""
+    def _count(self, totals: FunctionTotals) -> None:
         for row in self.effects:
-            destination, id, sender, _ = row
-            owner = self.owners.get(id)
-            if owner is None:
-                owner = self.admit(id)
-            destination.rows[owner].append(row)
-            into = totals or self.totals.known(sender.typename)
-            if type(destination) is EgressBuffer:
-                into.out_egress += 1
-            elif type(destination) is FunctionType:
-                into.out_local += owner == self.shard
-                into.out_remote += owner != self.shard
-        self.effects.clear()
+            if type(row[0]) is EgressBuffer:
+                totals.out_egress += 1
+            elif type(row[0]) is FunctionType:
+                local = self._is_own(row[1])
+                totals.out_local += local
+                totals.out_remote += not local
+
+    def _is_own(self, id: str) -> bool:
+        owner = self.owners.get(id)
+        return (self.admit(id) if owner is None else owner) == self.shard
 
     def route_fired(self) -> None:
-        """The same for some messages of timers, which count as sent now, by their senders."""
-        self._route_few(None)
+        """Send the messages of timers, which count as sent now, by their senders."""
+        for _, id, sender, _ in self.effects:
+            totals = self.totals.known(sender.typename)
+            local = self._is_own(id)
+            totals.out_local += local
+            totals.out_remote += not local
+        self.route()
 
     def load(self, target: FunctionType, id: str, sender: Any, sender_type: str | None, value: Any) -> Any | None:
         """The record of an address that is not in ``young``; ``None`` if the message must not run now.

@@ -27,6 +27,7 @@ from shardfun.core.shard import ShardCore, StartPoint
 from shardfun.core.snapshot import EMPTY_QUEUES
 from shardfun.core.timer_cells import StoredTimer
 from shardfun.core.timers import Cancellation, TimerRequest
+from shardfun.core.totals import FunctionTotals
 from shardfun.errors import PayloadTypeError
 from shardfun.model.address import Address
 from shardfun.model.columns import Batch
@@ -163,7 +164,7 @@ class FunctionTest:
         return PayloadTypeError(f"{self.address}: {reason}") if reason else None
 
     # ---- what the core hands over ---------------------------------------------------------------------------------------
-    def _route(self) -> None:
+    def _route(self, totals: FunctionTotals | None = None) -> None:  # noqa: ARG002 - nothing is counted
         """In place of the dispatcher's routing: show what was recorded, deliver nothing."""
         effects = self._core.dispatcher.effects
         rows = list(effects)
