@@ -83,6 +83,8 @@ class DoorApplication:
                 headers = dict(scope["headers"])
                 found = self._find(scope, headers)
                 route = found.route
+                if not found.public:
+                    self._guard.check(headers)
                 if found.handler is None:
                     answer: Response | StreamResponse = Response(204, b"", b"", ((b"allow", found.allow),))
                 else:
@@ -109,13 +111,10 @@ class DoorApplication:
     def _find(self, scope: dict[str, Any], headers: dict[bytes, bytes]) -> Found:
         """The route, for those who may know: without a token not even what exists."""
         try:
-            found = self._router.find(scope["method"], scope["raw_path"])
+            return self._router.find(scope["method"], scope["raw_path"])
         except ProblemError:
             self._guard.check(headers)
             raise
-        if not found.public:
-            self._guard.check(headers)
-        return found
 
     @staticmethod
     def _refusal(scope: dict[str, Any], problem: ProblemError, error: ShardfunError | None) -> Response:

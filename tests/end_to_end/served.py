@@ -16,6 +16,7 @@ app = App("served")
 class Add(msgspec.Struct, frozen=True):
     n: int
     bug: str = ""
+    padding: str = ""
 
 
 class Total(msgspec.Struct, frozen=True):
