@@ -32,7 +32,7 @@ def test_its_commented_values_are_the_defaults(tmp_path: Path) -> None:
     copy = tmp_path / "shardfun.toml"
     copy.write_text(_uncommented(FILE.read_text()))
     config = load_config(copy, environ={})
-    assert sorted(config.ingress) == ["my-file", "my-generator"]
+    assert sorted(config.ingress) == ["my-file", "my-generator", "my-http"]
     assert sorted(config.egress) == ["my-file", "my-http", "my-stdout", "my-stream", "my-webhook"]
     expected = Config(
         app="package.module:app",
