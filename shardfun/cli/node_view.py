@@ -62,7 +62,7 @@ def node_view(status: NodeStatus, rates: Rates | None = None) -> RenderableType:
         rates: without them the columns of rates are left out (one status alone has no rate). With them the function types are: a
             display that is drawn again and again has to fit on a screen.
     """
-    parts: list[RenderableType] = [_headline(status), _figures(status, rates), _shards(status, rates)]
+    parts: list[RenderableType] = [_headline(status), _figures(status, rates), _shards(status, rates), *_troubles(status)]
     return Group(*parts) if rates else Group(*parts, *_functions(status))
 
 
@@ -79,9 +79,18 @@ def node_line(status: NodeStatus, rates: Rates) -> str:
         parts.append(counted(status.dead_letters, "dead letter"))
     if status.recoveries:
         parts.append(counted(status.recoveries, "recovery", "recoveries"))
+    if troubles := sum(len(shard.troubles) for shard in status.shards):
+        parts.append(f"{counted(troubles, 'ingress or egress', 'ingresses or egresses')} failing: see shardfun status")
     if down := [f"shard {shard.shard} {shard.state}" for shard in status.shards if shard.state not in HEALTHY]:
         parts.append(", ".join(down))
     return "  ".join(parts)
+
+
+def _troubles(status: NodeStatus) -> Iterator[Text]:
+    """What the doors of the shards fail with now."""
+    for shard in status.shards:
+        for trouble in shard.troubles:
+            yield Text(f"shard {shard.shard}: {trouble}", style="yellow")
 
 
 def _headline(status: NodeStatus) -> Text:

@@ -24,6 +24,9 @@ RESTART_MIN_S: Final = 1.0
 RESTART_MAX_S: Final = 60.0
 
 
+_NOT_STORABLE: Final = (cbor2.CBOREncodeError, ValueError, TypeError, RecursionError)
+
+
 class Host(NamedTuple):
     """What a shard does for its sources.
 
@@ -48,6 +51,8 @@ class Feed:
     def __init__(self, label: str, position: Any | None, wake: Callable[[], None], room: Callable[[], None]) -> None:
         self.stopped = False
         self.ended = False
+        self.trouble = ""
+        """What it has failed with, until it gives the next record."""
         self._label = label
         self._wake = wake
         self._room = room
@@ -64,7 +69,10 @@ class Feed:
     @property
     def position(self) -> Any | None:
         """Where to go on after an error: behind the last record that was put. As a checkpoint would give it back."""
-        return None if self._position is None else cbor2.loads(cbor2.dumps(self._position))
+        try:
+            return cbor2.loads(cbor2.dumps(self._position))
+        except _NOT_STORABLE:
+            return self._position  # ``take`` stops the node for it
 
     def put(self, item: Any) -> None:
         """Add a record with its position.
@@ -74,6 +82,7 @@ class Feed:
         """
         if type(item) is not tuple or len(item) != 2:
             raise IngressError(f"{self._label}: expected pairs (position, record) from its source, got {item!r:.80}")
+        self.trouble = ""
         self._waiting.append(item)
         self._position = item[0]
         if len(self._waiting) == 1:
@@ -81,6 +90,7 @@ class Feed:
 
     def end(self) -> None:
         """There will be no more records."""
+        self.trouble = ""
         self.ended = True
         self._wake()
 
@@ -111,7 +121,7 @@ class Feed:
         position = items[-1][0]
         try:
             cbor2.dumps(position)
-        except (cbor2.CBOREncodeError, ValueError, TypeError, RecursionError) as error:
+        except _NOT_STORABLE as error:
             msg = f"{self._label}: expected a position of numbers, texts, bytes, lists and dicts, got {position!r:.80}: {error}"
             raise IngressError(msg) from error
         place = f"before or at position {position!r:.{PLACE_CHARACTERS}}"

@@ -68,6 +68,11 @@ class GeneratedReader:
         return None
 
     @property
+    def trouble(self) -> str:
+        """What it fails with now, if it does."""
+        return "" if self._run is None else self._run.feed.trouble
+
+    @property
     def finished(self) -> bool:
         """Whether the generator has ended, and all was read."""
         return self._run is not None and self._run.feed.finished
@@ -122,6 +127,7 @@ class _Run:
                 failures = 1 if self.feed.position != position else failures + 1
                 pause = restart_pause(failures)
                 what = f"{type(error).__name__}: {error}"
+                self.feed.trouble = f"ingress {self._name!r}: {what:.500}"
                 log.warning(
                     "ingress failed, is read again behind its last record",
                     ingress=self._name,

@@ -244,6 +244,7 @@ class Heartbeat(_Message, frozen=True, array_like=True, tag="heartbeat"):
     """The fields of ``status.FunctionStatus`` in their order; at most one more than ``core.totals.TYPES_MAX``."""
     ingress: list[list[Any]] = []
     egress: list[list[Any]] = []
+    troubles: list[str] = []
 
 
 class LettersDone(_Message, frozen=True, array_like=True, tag="letters-done"):

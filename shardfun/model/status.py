@@ -93,6 +93,8 @@ class ShardStatus(msgspec.Struct, frozen=True, kw_only=True):
     functions: list[FunctionStatus] = []
     ingress: list[IngressStatus] = []
     egress: list[EgressStatus] = []
+    troubles: list[str] = []
+    """What ingresses and egresses are failing with now, and try again."""
 
 
 class CheckpointStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ from shardfun.shard.worker import Failed, Worker
 
 PUBLISH_RECORDS = 10_000
 PUBLISH_RETRY_S = 1.0
+TROUBLE_CHARACTERS = 500  # of an error that the status shows
 LINKS_FULL_FRAMES = 8  # no more input while this many frames wait for a peer, or that many messages here
 
 log = structlog.get_logger("shardfun.doors")
@@ -114,6 +115,7 @@ class _Publisher:
     worker: Worker
     busy: bool = False
     retry_at: float = 0.0
+    trouble: str = ""
 
 
 class Egress:
@@ -135,6 +137,11 @@ class Egress:
     def wake_at(self) -> float | None:
         """When a failed sink is asked again."""
         return min((p.retry_at for p in self._publishers if p.retry_at), default=None)
+
+    @property
+    def troubles(self) -> list[str]:
+        """What the sinks fail with now."""
+        return [publisher.trouble for publisher in self._publishers if publisher.trouble]
 
     @property
     def drained(self) -> bool:
@@ -199,10 +206,12 @@ class Egress:
             return
         publisher.busy = False
         if isinstance(result, Failed):
+            publisher.trouble = f"{result.error}"[:TROUBLE_CHARACTERS]
             pause = getattr(result.error, "retry_s", None)
             publisher.retry_at = time.monotonic() + (PUBLISH_RETRY_S if pause is None else pause)
             log.warning("egress failed, will try again", egress=publisher.name, error=str(result.error), records=count)
             return
+        publisher.trouble = ""
         core.published(publisher.name, count if result is None else result)
 
     def interrupt(self) -> None:

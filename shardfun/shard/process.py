@@ -18,6 +18,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any, NoReturn, assert_never
 
+import msgspec
 import structlog
 import trio
 
@@ -558,7 +559,11 @@ class ShardProcess:
             self._completions.wake()
         if away_s < AWAY_BEATS * self._config.supervision.heartbeat_interval_s:
             away_s = 0.0
-        return figures_of(core, self._long_runs, 0.0 if loop is None else loop.resumed_at, away_s)
+        figures = figures_of(core, self._long_runs, 0.0 if loop is None else loop.resumed_at, away_s)
+        troubles = [trouble for reader in self._readers.values() if (trouble := getattr(reader, "trouble", ""))]
+        if self._egress is not None:
+            troubles += self._egress.troubles
+        return msgspec.structs.replace(figures, troubles=troubles) if troubles else figures
 
 
 def end_process(code: int) -> NoReturn:

@@ -70,6 +70,7 @@ def shard_status(shard: int, handle: ShardHandle | None, coordinator: Coordinato
         functions=[FunctionStatus(*row) for row in beat.functions],
         ingress=[IngressStatus(*row) for row in beat.ingress],
         egress=[EgressStatus(*row) for row in beat.egress],
+        troubles=beat.troubles,
     )
 
 
