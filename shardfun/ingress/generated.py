@@ -103,9 +103,10 @@ class _Run:
     async def run(self, before: _Run | None) -> None:
         """Until the generator ends for good, or the scope is cancelled."""
         try:
-            with self.scope:
-                if before is not None:
+            if before is not None:
+                with trio.CancelScope(shield=True):  # also if this one is cancelled: who comes next waits for this one only
                     await before.done.wait()
+            with self.scope:
                 await self._repeat()
         finally:
             self.done.set()

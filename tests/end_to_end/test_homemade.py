@@ -151,7 +151,9 @@ def test_an_entry_of_the_configuration_is_used_instead_of_a_source_of_the_applic
     inputs.end()
     node.lines("in.jsonl", [{"id": id} for id in "xyx"])
     node.configure(
-        configuration(receiver.url, until=0) + '[ingress.whole]\nkind = "file"\npath = "in.jsonl"\n', app="homemade:app", shards=2
+        configuration(receiver.url, until=0) + '[ingress.whole]\nkind = "file"\npath = "in.jsonl"\n',
+        app="homemade:app",
+        shards=2,
     )
     node.finish()
     check(hooked(receiver), Counter({"x": 2, "y": 1}))
@@ -160,13 +162,19 @@ def test_an_entry_of_the_configuration_is_used_instead_of_a_source_of_the_applic
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("nowhere:Changes", "ingress kind 'nowhere:Changes' cannot be imported: ModuleNotFoundError: No module named 'nowhere'"),
+        (
+            "nowhere:Changes",
+            "ingress kind 'nowhere:Changes' cannot be imported: ModuleNotFoundError: No module named 'nowhere'",
+        ),
         ("shardfun.examples.tickets.source:Change", "has no 'Change'; did you mean 'Changes'?"),
         ("shardfun.examples.tickets.source:Options", "expected a subclass of shardfun.sources.Ingress, got Options"),
         ("shardfun.examples.tickets.source.Changes", "write 'shardfun.examples.tickets.source:Changes'"),
         ("bad:Half", "it has no 'read': see shardfun.sources.Ingress"),
         ("broken:Changes", "broken.py:1"),
-        ("wrong:Changes", "Changes.read: expected a plain 'def', which runs in a thread; for an async source, use @app.ingress"),
+        (
+            "wrong:Changes",
+            "Changes.read: expected a plain 'def', which runs in a thread; for an async source, use @app.ingress",
+        ),
     ],
 )
 def test_a_class_that_cannot_be_used_is_an_error_of_the_configuration(node: Node, kind: str, said: str) -> None:
@@ -174,7 +182,9 @@ def test_a_class_that_cannot_be_used_is_an_error_of_the_configuration(node: Node
     opens = "    def open(self, position):\n        pass\n"
     (node.folder / "bad.py").write_text(f"{start} Half(Ingress):\n{opens}")
     (node.folder / "broken.py").write_text("1 / 0\n")
-    (node.folder / "wrong.py").write_text(f"{start} Changes(Ingress):\n{opens}\n    async def read(self, limit):\n        pass\n")
+    (node.folder / "wrong.py").write_text(
+        f"{start} Changes(Ingress):\n{opens}\n    async def read(self, limit):\n        pass\n"
+    )
     node.configure(f'[ingress.changes]\nkind = "{kind}"\n', app="homemade:app")
     done = node.run()
     assert done.returncode == 2, done.stderr
@@ -198,7 +208,10 @@ def test_a_sink_that_holds_what_nobody_published_stops_the_node(node: Node, rece
     node.configure(configuration(receiver.url, until=5), app="homemade:app")
     node.finish()
     database = sqlite3.connect(node.folder / "history.db", isolation_level=None)
-    for records, said in ((99, "holds 99 records of partition 0, more than the 15"), (3, "holds 3 records of partition 0, but 15")):
+    for records, said in (
+        (99, "holds 99 records of partition 0, more than the 15"),
+        (3, "holds 3 records of partition 0, but 15"),
+    ):
         database.execute("UPDATE held SET records = ?", (records,))
         done = node.run()
         assert done.returncode == 6, done.stderr
