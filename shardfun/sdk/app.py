@@ -290,4 +290,7 @@ class App:
         declared += [handler.function for handlers in self._handlers.values() for handler in handlers]
         declared += self._on_end.values()
         declared += [router for routers in self._routers.values() for router in routers]
-        return tuple(dict.fromkeys(str(function.__module__) for function in declared))
+        declared += [ingress.function for ingress in self.ingresses.values()]
+        declared += [upgrade.function for upgrade in self._upgrades.values()]
+        names = (getattr(function, "__module__", None) for function in declared)
+        return tuple(dict.fromkeys(name for name in names if isinstance(name, str)))
