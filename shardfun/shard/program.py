@@ -64,6 +64,12 @@ class Application:
         # An entry of the configuration is used instead of a source of the application: a file for a try, say.
         self._sources = [source for source in app.ingresses.values() if source.name not in config.ingress]
         self._routes |= {source.name: _own_route(source, app) for source in self._sources}
+        if config.http is None:
+            problems += [
+                f"ingress.{name}: its records come over HTTP, and there is no section [http]; add it, or remove this ingress"
+                for name, entry in config.ingress.items()
+                if entry.kind == HTTP_KIND
+            ]
         if app.egresses is not None:
             problems += _egress_problems(app.egresses, config.egress)
         if problems:

@@ -15,7 +15,7 @@ from shardfun.config.schema import Config, HttpConfig, IngressConfig
 from shardfun.core.participant import ShardIdentity
 from shardfun.core.shard import ShardCore, StartPoint
 from shardfun.core.snapshot import EMPTY_QUEUES
-from shardfun.errors import DefinitionError
+from shardfun.errors import ConfigurationError, DefinitionError
 from shardfun.ingress.http import HttpIngressOptions
 from shardfun.intake.entries import Entry, MessageEntry, RecordEntry, RequestEntry
 from shardfun.intake.replies import REPLIES, ReplyRecord, ReplySink, _decode
@@ -248,13 +248,21 @@ def test_what_no_longer_fits_the_application_is_parked(shard: Running) -> None:
 
 def test_records_go_to_the_routers_of_their_ingress() -> None:
     entry = IngressConfig(kind="http", options=HttpIngressOptions())
-    shard = Running(application(), ingress={"events": entry})
+    shard = Running(application(), ingress={"events": entry}, http=HttpConfig())
     shard.take_in(RecordEntry("events", {"id": "b", "amounts": [1, 2]}), RecordEntry("events", {"id": "b", "amounts": [4]}))
     assert shard.total("b") == 7
     targeted = IngressConfig(kind="http", options=HttpIngressOptions(), target="t/hand", id_field="id")
-    shard = Running(application(), ingress={"events": targeted})
+    shard = Running(application(), ingress={"events": targeted}, http=HttpConfig())
     shard.take_in(RecordEntry("events", {"id": "b"}))
     assert shard.letters == 1, "a dict is no list of texts"
+
+
+def test_an_ingress_of_kind_http_needs_a_door() -> None:
+    entry = IngressConfig(kind="http", options=HttpIngressOptions())
+    with pytest.raises(
+        ConfigurationError, match=r"ingress\.events: its records come over HTTP, and there is no section \[http\]"
+    ):
+        Running(application(), ingress={"events": entry})
 
 
 # ---- the end of a run ----------------------------------------------------------------------------------------------------
