@@ -14,8 +14,8 @@ from typing import Final
 
 from shardfun.state.files import storage_error
 
-LISTEN_EVERY_S: Final = 0.0005
-"""A busy shard listens only so often: it is a system call."""
+LISTEN_EVERY_S: Final = 0.00005
+"""Readers share a bell: it is asked once for all of them. Not much longer: a loop that was woken and does not listen is woken again."""
 
 RING_BYTES: Final = 1
 _RING: Final = b"!"

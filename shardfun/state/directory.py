@@ -149,6 +149,7 @@ class DataDirectory:
     def release(self) -> None:
         """Give the lock up. Safe to call twice."""
         if self._lock is not None:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)  # a process forked meanwhile has the same lock, and would keep it
             os.close(self._lock)
             self._lock = None
 
@@ -220,7 +221,7 @@ class DataDirectory:
         return found
 
     def _create(self, app: str, shards: int) -> JobIdentity:
-        if data := [name for name in self._names() if _SHARD.fullmatch(name)] or self.manifests.checkpoints():
+        if data := [name for name in self._names() if name == "intake" or _SHARD.fullmatch(name)] or self.manifests.checkpoints():
             raise CorruptionError(
                 f"{self.path}: there is data ({data[0]}), but the file 'job' is missing; restore it from a backup"
             )

@@ -72,8 +72,9 @@ def test_a_strange_job_file_is_corruption(data: DataDirectory, content: bytes) -
         data.identity()
 
 
-def test_a_missing_job_file_with_data_is_not_a_first_use(data: DataDirectory) -> None:
-    data.shard(0).mkdir()
+@pytest.mark.parametrize("what", ["shard-0", "intake"])
+def test_a_missing_job_file_with_data_is_not_a_first_use(data: DataDirectory, what: str) -> None:
+    (data.path / what).mkdir()
     (data.path / "job").unlink()
     with pytest.raises(CorruptionError, match="'job' is missing"):
         data.prepare(app=APP, shards=4)
@@ -170,6 +171,7 @@ def test_erase_removes_what_is_ours_and_nothing_else(data: DataDirectory) -> Non
     outside.mkdir()
     (outside / "kept").write_bytes(b"")
     data.shard(1).symlink_to(outside)
+    (data.path / "intake" / "http").mkdir(parents=True)
     (data.path / "notes.txt").write_bytes(b"")
     data.erase()
     assert sorted(entry.name for entry in data.path.iterdir()) == ["lock", "notes.txt"]
