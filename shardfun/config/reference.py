@@ -119,6 +119,12 @@ def _doors(group: Group) -> Iterator[str]:
         yield from common
         common = []
         yield from _settings(kind.options, shared, _PATH_EXAMPLES[group])
+    yield ""
+    base = "shardfun.sources.Ingress" if group == "ingress" else "shardfun.sinks.Egress"
+    yield from _comment(
+        f'An {group} may also be a class of yours, a subclass of {base}: kind = "package.module:Class", with its options '
+        "beside it. See docs/SOURCES_AND_SINKS.md."
+    )
 
 
 def _comment(text: str) -> Iterator[str]:
