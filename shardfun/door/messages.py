@@ -16,11 +16,11 @@ from urllib.parse import quote
 from shardfun.door.node import NodeLink
 from shardfun.door.problems import ProblemError
 from shardfun.door.request import ANONYMOUS, JSON, Request, Response, Waits, check_key, decode_json, json_response
-from shardfun.errors import PayloadTypeError, nearest
+from shardfun.errors import DefinitionError, PayloadTypeError, nearest
 from shardfun.intake.entries import HTTP, Entry, MessageEntry, Reply, RequestEntry, request_digest
 from shardfun.intake.request import REQUEST
 from shardfun.intake.targets import Targets, check_id
-from shardfun.model.address import is_declared
+from shardfun.model.address import check_typename, is_declared
 from shardfun.model.questions import StateQuestion
 
 KEY_RANDOM_BYTES: Final = 9
@@ -150,7 +150,11 @@ class MessageRoutes:
 
 def require_function(typename: str, declared: Collection[str]) -> None:
     """Raise ProblemError if the application has no such function."""
-    if not is_declared(typename, declared) or typename.endswith("/*"):
+    try:
+        check_typename(typename)
+    except DefinitionError as error:  # of a whole namespace every name is declared, if it is one
+        raise ProblemError("unknown-function", str(error)) from error
+    if not is_declared(typename, declared):
         raise ProblemError("unknown-function", f"function {typename[:200]!r} is not declared{nearest(typename, declared)}")
 
 

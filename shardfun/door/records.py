@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator
 from contextlib import aclosing
 from typing import Any, Final
 
-import msgspec
 import trio
 
 from shardfun.door.messages import Desk
@@ -88,9 +87,9 @@ def _batches(name: str, lines: list[bytes], before: int) -> Iterator[tuple[list[
     batch: list[Any] = []
     for number, line in enumerate(lines, before + 1):
         try:
-            batch.append(RecordEntry(name, msgspec.json.decode(line)))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            yield batch, ProblemError("malformed-json", f"record {number}: expected one JSON document in UTF-8: {error}")
+            batch.append(RecordEntry(name, decode_json(line, f"record {number}")))
+        except ProblemError as problem:
+            yield batch, problem
             return
         if len(batch) >= BATCH_RECORDS_MAX:
             yield batch, None

@@ -17,6 +17,8 @@ JSON: Final = b"application/json"
 NDJSON: Final = b"application/x-ndjson"
 SSE: Final = b"text/event-stream"
 PARAMETERS_MAX: Final = 16
+DEPTH_MAX: Final = 100
+"""Of JSON. What is stored has to be read again, and CBOR's decoder refuses what is nested much deeper."""
 WAITS_KNOWN_MAX: Final = 64
 KEY_CHARACTERS_MAX: Final = 200
 ANONYMOUS: Final = "~"
@@ -168,18 +170,26 @@ class Request:
         stream = self._scope["extensions"].get(EVENT_STREAM)
         if stream is not None:
             stream()
-        rest = b""
-        more = True
+        rest: list[bytes] = []
+        size, more = 0, True
         while more:
             message = await self._next()
-            more = message["more_body"]
-            *lines, rest = (rest + message["body"]).split(b"\n")
-            if not more and rest:
-                lines.append(rest)
-            found = [line for line in lines if line.strip()]
-            if found:
-                yield found
-            if len(rest) > self._body_max:
+            body, more = message["body"], message["more_body"]
+            if b"\n" in body or not more:
+                *lines, last = b"".join((*rest, body)).split(b"\n")
+                rest, size = [last], len(last)
+                if not more:
+                    lines.append(last)
+                long = next((number for number, line in enumerate(lines) if len(line) > self._body_max), len(lines))
+                found = [line for line in lines[:long] if line.strip()]
+                if found:
+                    yield found
+                if long < len(lines):
+                    raise self._too_large("line")
+            else:  # joined once, when the line has its end
+                rest.append(body)
+                size += len(body)
+            if size > self._body_max:
                 raise self._too_large("line")
 
     async def _next(self) -> dict[str, Any]:
@@ -248,9 +258,27 @@ def decode_json(raw: bytes, what: str = "body") -> Any:
         ProblemError: it is none.
     """
     try:
-        return msgspec.json.decode(raw)
+        value = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProblemError("malformed-json", f"{what}: expected one JSON document in UTF-8: {error}") from error
+    if raw.count(b"[") + raw.count(b"{") > DEPTH_MAX and _is_deep(value):
+        raise ProblemError("malformed-json", f"{what}: expected at most {DEPTH_MAX} lists and objects inside each other")
+    return value
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether it is nested deeper than ``DEPTH_MAX``."""
+    level = [value]
+    for _ in range(DEPTH_MAX):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, list | dict)
+            for inner in (outer if isinstance(outer, list) else outer.values())
+        ]
+        if not level:
+            return False
+    return any(isinstance(inner, list | dict) for inner in level)
 
 
 def decode_segment(raw: bytes) -> str:

@@ -12,7 +12,7 @@ from door_world import ADD, ADDRESS, JSON, LETTER, NOT_READY, reply, serving
 
 from shardfun.door.problems import KINDS
 from shardfun.errors import BacklogFullError, CorruptionError, StorageError, UnknownTargetError
-from shardfun.intake.entries import MessageEntry, RecordEntry, Reply, RequestEntry
+from shardfun.intake.entries import MessageEntry, RecordEntry, Reply, RequestEntry, decode_entry, encode_entry
 
 
 # ---- messages and requests -----------------------------------------------------------------------------------------------
@@ -135,7 +135,17 @@ async def test_a_payload_of_no_accepted_type_says_where_it_is_wrong() -> None:
         (await world.post(f"{ADDRESS}?type=Other", ADD)).problem("wrong-payload", 422)
 
 
-@pytest.mark.parametrize("path", ["/v1/functions/shop/carts/1", "/v1/functions/shardfun/request/1", "/v1/functions/notes/*/1"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/functions/shop/carts/1",
+        "/v1/functions/shardfun/request/1",
+        "/v1/functions/notes/*/1",
+        "/v1/functions/notes/a:b/1",
+        "/v1/functions/notes/a%00/1",
+        "/v1/functions/notes/%2F/1",
+    ],
+)
 async def test_unknown_functions_name_the_nearest(path: str) -> None:
     async with serving() as world:
         document = (await world.post(path, ADD)).problem("unknown-function", 404)
@@ -384,6 +394,19 @@ async def test_figures_name_routes_never_ids() -> None:
         text = answer.body.decode()
         assert "42" not in [part for line in text.splitlines() if "/v1/functions" in line for part in line.split("/")]
         assert "nowhere" not in text
+
+
+@pytest.mark.parametrize("path", [ADDRESS, "/v1/ingress/orders"])
+async def test_what_could_not_be_read_again_is_not_taken_in(path: str) -> None:
+    """The decoder of what is stored has a limit, and what is acknowledged must not meet it."""
+    async with serving() as world:
+        for body in (b"[" * 101 + b"]" * 101, b'{"a":' * 450 + b"1" + b"}" * 450):
+            (await world.post(path, body)).problem("malformed-json", 400)
+        deepest = b"[" * 100 + b"1" + b"]" * 100
+        assert (await world.post("/v1/ingress/orders", deepest)).status == 200
+        (entry,) = world.intake.entries
+        assert decode_entry(encode_entry(entry)) == entry
+        assert (await world.post("/v1/ingress/orders", b"[" + b"[]," * 500 + b"[]]")).status == 200
 
 
 # ---- records -------------------------------------------------------------------------------------------------------------
