@@ -13,7 +13,7 @@ from shardfun.sources import Partition
 
 LINES = Path("lines.txt")
 END = "end"
-app = App("homemade", egresses=("history", "hook"))
+app = App("homemade", egresses=("history", "hook", "kept"))
 
 
 class Count(State):
@@ -67,3 +67,4 @@ def count(ctx: Context[Count], message: int) -> None:
     record = {"ticket": ctx.self.id, "times": ctx.state.times}
     ctx.emit("history", record)
     ctx.emit("hook", record)
+    ctx.emit("kept", record)

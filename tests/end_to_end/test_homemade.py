@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import random
 import sqlite3
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
 from egress_receiver import Receiver, Verdict
 from real_node import Node, error_lines, wait_for
+
+from shardfun.egress.segments import segments_in
+from shardfun.egress.tail import EgressTail
+from shardfun.errors import EventIdError
 
 ROUNDS = 22
 """Of which one in four kills the supervisor, the others a shard."""
@@ -24,6 +30,32 @@ def receiver() -> Iterator[Receiver]:
     found = Receiver().start()
     yield found
     found.stop()
+
+
+class Watching:
+    """Reads a stream in a thread from its beginning on; now and then it is forgotten, and another one goes on at its event id."""
+
+    def __init__(self, data: Path) -> None:
+        self.records: list[tuple[str, int]] = []
+        self.stop = False
+        self._data = data
+        self._thread = threading.Thread(target=lambda: trio.run(self._watch), daemon=True)
+        self._thread.start()
+
+    async def _watch(self) -> None:
+        tail, after = EgressTail(self._data, "kept", 2), None
+        while not self.stop:
+            with trio.move_on_after(0.1):
+                for _ in range(50):
+                    after, record = await anext(tail)
+                    self.records.append((record["ticket"], record["times"]))
+            tail = EgressTail(self._data, "kept", 2, after=after)
+
+    def end(self, count: int) -> list[tuple[str, int]]:
+        wait_for(lambda: len(self.records) >= count, "all records to be read")
+        self.stop = True
+        self._thread.join(5)
+        return self.records
 
 
 class Inputs:
@@ -68,6 +100,10 @@ kind = "webhook"
 url = "{url}"
 batch = {batch}
 retry_max = "200 ms"
+
+[egress.kept]
+kind = "http"
+segment = "4 KiB"
 """
 
 
@@ -80,6 +116,12 @@ def history(folder: Path) -> list[tuple[str, int]]:
     found = database.execute("SELECT ticket, times FROM history ORDER BY partition, number").fetchall()
     database.close()
     return found
+
+
+def streamed(data: Path) -> list[tuple[str, bytes]]:
+    """Each file of the stream, with the job it is of."""
+    folders = sorted((data / "streams" / "kept").iterdir())
+    return [(segment.job, segment.path.read_bytes()) for folder in folders for segment in segments_in(folder)]
 
 
 def hooked(receiver: Receiver) -> list[tuple[str, int]]:
@@ -106,6 +148,7 @@ def test_exactly_once_over_kills_of_shards_the_supervisor_and_the_receiver(node:
     inputs = Inputs(node.folder)
     node.configure(configuration(receiver.url, until=SENT_ROWS * ROUNDS, batch=20), app="homemade:app", shards=2)
     process = node.start()
+    watching = Watching(node.data)
     for round in range(ROUNDS):
         inputs.grow(SENT_ROWS)
         if round % 4 == 3:
@@ -122,6 +165,7 @@ def test_exactly_once_over_kills_of_shards_the_supervisor_and_the_receiver(node:
     assert process.returncode == 0, node.end(process)[1]
     check(history(node.folder), inputs.expected)
     check(hooked(receiver), inputs.expected)
+    check(watching.end(inputs.expected.total()), inputs.expected)
     keys = list(receiver.taken)
     for partition in (0, 1):
         first = [key.split("/")[3].partition("-") for key in keys if key.split("/")[2] == str(partition)]
@@ -138,7 +182,13 @@ def test_fresh_begins_anew_everywhere(node: Node, receiver: Receiver) -> None:
     check(hooked(receiver), inputs.expected)
     node.finish()
     assert len(receiver.requests) == 90, "a run that has ended has nothing more to say"
+    before = streamed(node.data)
+    assert sum(len(data.splitlines()) for _, data in before) == 90
     node.finish("--fresh", "--yes")
+    assert sorted(data for _, data in streamed(node.data)) == sorted(data for _, data in before)
+    assert {job for job, _ in streamed(node.data)}.isdisjoint(job for job, _ in before)
+    with pytest.raises(EventIdError, match="begun anew"):
+        EgressTail(node.data, "kept", 2, after=f"{before[0][0]}-1.1")
     jobs = {key.split("/")[0] for key in receiver.taken}
     assert len(jobs) == 2
     assert len(receiver.taken) == 180
