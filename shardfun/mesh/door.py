@@ -68,7 +68,8 @@ class Asker:
 @contextlib.contextmanager
 def open_asker(url: str) -> Iterator[Asker]:
     """Open a connection to a node's door; it need not be there yet, and may go away and come back."""
-    with pynng.Req0(recv_max_size=ANSWER_BYTES_MAX) as socket:
+    # nng asks again after a minute without an answer: a question that changes something would be done twice
+    with pynng.Req0(recv_max_size=ANSWER_BYTES_MAX, resend_time=-1) as socket:
         socket.dial(url, block=False)
         yield Asker(url, socket)
 
