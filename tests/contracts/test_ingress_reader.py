@@ -6,11 +6,12 @@ import csv
 import gzip
 import io
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cbor2
 import msgspec
@@ -18,9 +19,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shardfun.ingress.feed import Host
 from shardfun.ingress.registry import find_kind
+from shardfun.ingress.threaded import ThreadedReader
 from shardfun.model.keyspace import owner_of
-from shardfun.ports import IngressReader, Partition
+from shardfun.ports import IngressBatch, IngressReader, Partition
+from shardfun.sources import Ingress
 
 RECORDS = 200
 KEYS = 7
@@ -46,6 +50,39 @@ def jsonl_bytes() -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows()).encode().removesuffix(b"\n")
 
 
+class Rows(Ingress):
+    """A class of a user: every partition goes through all rows."""
+
+    idle_s = 0.0
+
+    def open(self, position: Any | None) -> None:
+        self.next = 0 if position is None else position["after"]
+
+    def read(self, limit: int) -> list[tuple[Any, Any]] | None:
+        if self.next == RECORDS:
+            return None
+        first, self.next = self.next, min(self.next + 30, RECORDS)
+        own = [(number, row) for number, row in enumerate(rows()) if first <= number < self.next]
+        return [({"after": number + 1}, row) for number, row in own if self.partition.owns(row["id"])]
+
+
+class Waiting:
+    """A reader that runs beside the loop, for those who look at once."""
+
+    def __init__(self, reader: ThreadedReader) -> None:
+        self._reader = reader
+
+    def read(self, limit: int, now: float) -> IngressBatch | None:
+        until = time.monotonic() + 5
+        while (batch := self._reader.read(limit, now)) is None and not self._reader.finished:
+            assert time.monotonic() < until
+            time.sleep(0.0002)
+        return batch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
+
+
 @dataclass(frozen=True)
 class Source:
     """A reader under test: ``build(index, count)``, and whether the order holds per key over all partitions."""
@@ -56,6 +93,9 @@ class Source:
     total: int
 
     def build(self, index: int, count: int, **changed: Any) -> IngressReader:
+        if self.kind == "class":
+            own = lambda: Rows("events", None, partition(index, count))  # noqa: E731
+            return cast("IngressReader", Waiting(ThreadedReader("events", own, Host(lambda: None, lambda *_: None))))
         kind = find_kind(self.kind)
         return kind("events", msgspec.structs.replace(self.options, **changed), partition(index, count))
 
@@ -70,7 +110,12 @@ def generator_source(folder: Path) -> Source:
     return Source("generator", find_kind("generator").options(count=RECORDS, ids=13, seed=3), keyed=False, total=RECORDS)
 
 
+def class_source(folder: Path) -> Source:
+    return Source("class", None, keyed=True, total=RECORDS)
+
+
 SOURCES: dict[str, Callable[[Path], Source]] = {
+    "class": class_source,
     "generator": generator_source,
     "jsonl": partial(file_source, name="e.jsonl", data=jsonl_bytes(), partition_by=None),
     "jsonl-keyed": partial(file_source, name="e.jsonl", data=jsonl_bytes(), partition_by="id"),
@@ -129,14 +174,14 @@ def read_all(source: Source, index: int, count: int, position: Any = None, limit
 def test_partitions_are_disjoint_and_complete(source: Source, count: int) -> None:
     parts = [read_all(source, index, count) for index in range(count)]
     assert sum(map(len, parts)) == source.total
-    if source.kind == "file":
+    if source.kind != "generator":
         numbers = sorted(int(record["n"]) for part in parts for record in part)
         assert numbers == list(range(source.total))
         assert sorted((record for part in parts for record in part), key=lambda record: int(record["n"])) == rows()
 
 
 def test_each_partition_keeps_the_order_of_the_source(source: Source) -> None:
-    if source.kind != "file":
+    if source.kind == "generator":
         pytest.skip("a generator has no order but its own")
     for index in range(3):
         numbers = [int(record["n"]) for record in read_all(source, index, 3)]
@@ -195,6 +240,8 @@ def test_open_again_goes_back(source: Source) -> None:
 
 
 def test_rate_is_kept_and_wake_at_is_when_something_is_due(source: Source) -> None:
+    if source.kind == "class":
+        pytest.skip("has no rate")
     reader = source.build(0, 1, rate=50.0)
     reader.open(None)
     start = now = 1000.0
@@ -218,6 +265,8 @@ def test_rate_is_kept_and_wake_at_is_when_something_is_due(source: Source) -> No
 
 
 def test_after_a_pause_a_reader_catches_up_with_its_schedule(source: Source) -> None:
+    if source.kind == "class":
+        pytest.skip("has no rate")
     reader = source.build(0, 1, rate=10.0)
     reader.open(None)
     assert reader.read(500, 7.0) is None
