@@ -99,6 +99,7 @@ def _headline(status: NodeStatus) -> Text:
         "  ",
         (status.state, STATE_STYLES.get(status.state, "")),
         f"  {status.app}  pid {status.pid}  up {duration(status.uptime_s)}  incarnation {status.incarnation}",
+        f"  {status.http}" if status.http else "",
     )
 
 
