@@ -9,7 +9,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
-from shardfun.embedding.node_thread import Call, NodeThread
+from shardfun.embedding.node_thread import Call, NodeThread, Result
 
 T = TypeVar("T")
 
@@ -32,17 +32,13 @@ class AsyncioSide:
     async def wait(self, call: Call[T]) -> T:
         """The result of a call; a wait that is cancelled gives the call up."""
         try:
-            await self._until(call.result)
+            await self.until(call.result)
         except BaseException:
             self._thread.abandon(call)
             raise
         return call.result.result()
 
-    async def wait_kept(self, call: Call[Any]) -> None:
-        """Until a call is done, whatever came of it; a wait that is cancelled leaves it going on."""
-        await self._until(call.result)
-
-    async def wait_through(self, ended: Future[Any], hurry: Callable[[], None], *, failing: bool) -> None:
+    async def wait_through(self, ended: Result[Any], hurry: Callable[[], None], *, failing: bool) -> None:
         """Until ``ended``, come what may. The first cancellation calls ``hurry``, and is raised in the end.
 
         Args:
@@ -51,7 +47,7 @@ class AsyncioSide:
         cancelled: asyncio.CancelledError | None = None
         while not ended.done():
             try:
-                await self._until(ended)
+                await self.until(ended)
             except asyncio.CancelledError as error:
                 if self._late:  # made here, for a block that was over by then
                     self._late = False
@@ -61,19 +57,23 @@ class AsyncioSide:
         if cancelled is not None and not failing:
             raise cancelled
 
-    async def _until(self, future: Future[Any]) -> None:
+    async def until(self, result: Result[Any]) -> None:
+        """Until it is done, whatever came of it; a wait that is cancelled leaves it going on."""
         done = self._loop.create_future()
 
         def settle() -> None:
             if not done.done():
                 done.set_result(None)
 
-        def wake(_: Future[Any]) -> None:
+        def wake() -> None:
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(settle)
 
-        future.add_done_callback(wake)
-        await done
+        result.watch(done, wake)
+        try:
+            await done
+        finally:
+            result.unwatch(done)
 
     # ---- the block ------------------------------------------------------------------------------------------------------
     def begin(self) -> None:

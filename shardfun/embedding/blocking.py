@@ -131,7 +131,7 @@ class BlockingNode:
 
     def statistics(self) -> NodeStatus:
         """The node's figures; also after it has ended."""
-        return self._wait(self._calls.statistics())
+        return self._calls.statistics().result()
 
     def kill_shard(self, shard: int) -> int:
         """SIGKILL the process of a shard, for tests. Returns its process id, 0 if it had none at the moment."""
@@ -167,8 +167,9 @@ class BlockingRecords:
     def __next__(self) -> Any:
         """The next record, as JSON has it."""
         while (found := self._reader.take()) is None:
-            self._reader.more().result.exception()
-            if not self._reader.received():
+            more = self._reader.more()
+            more.result.exception()  # waits
+            if not self._reader.received(more):
                 raise StopIteration
         self.position, record = found
         return record
@@ -210,6 +211,7 @@ class BlockingSupervisor:
             raise RuntimeError("this BlockingSupervisor has a node already; make another one, on another data directory")
         started = self._started = Started(self._app, self._config, self._settings, fresh=self._fresh)
         try:
+            started.thread.start()
             started.thread.started.result()
             return BlockingNode(started.calls)
         except BaseException as error:
@@ -232,7 +234,7 @@ class BlockingSupervisor:
             while not thread.ended.done():
                 try:
                     if hurry:
-                        thread.stop_now()
+                        thread.give_up()
                     else:
                         thread.request_stop()
                     _until(thread.ended)

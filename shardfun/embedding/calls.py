@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 import trio
 
 from shardfun.egress.tail import EgressTail
-from shardfun.embedding.node_thread import Call, NodeThread
+from shardfun.embedding.node_thread import Call, NodeThread, Result
 from shardfun.errors import ConfigurationError, PayloadTypeError, UnavailableError, nearest
 from shardfun.intake.entries import Entry, MessageEntry, Reply
 from shardfun.intake.targets import Targets
@@ -98,17 +98,16 @@ class Calls:
         assert isinstance(answer, expected)
         return answer
 
-    def statistics(self) -> Call[NodeStatus]:
+    def statistics(self) -> Result[NodeStatus]:
         """How the node is; of one that has ended, how it was."""
-        final = self.thread.final
-        if final is not None:
-            return Call.of(self.thread.ended)
+        if self.thread.final is not None:
+            return self.thread.ended
 
         async def status() -> NodeStatus:
             await trio.lowlevel.checkpoint()
             return self._node.status()
 
-        return self.thread.submit(status)
+        return self.thread.submit(status).result
 
     # ---- processes ------------------------------------------------------------------------------------------------------
     def kill_shard(self, shard: int) -> Call[int]:
@@ -172,14 +171,15 @@ class Reader:
             self._pending = self._thread.submit(self._next)
         return self._pending
 
-    def received(self) -> bool:
+    def received(self, call: Call[Batch]) -> bool:
         """Take over what ``more`` has found; whether the stream goes on.
 
         Raises:
             ShardfunError: the node has failed, or the records cannot be read.
         """
-        assert self._pending is not None
-        call, self._pending = self._pending, None
+        if call is not self._pending:
+            return True  # another task has taken it over
+        self._pending = None
         try:
             self._found.extend(call.result.result())
         except UnavailableError:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any, Literal, Protocol, Self, TypeVar, overload
 
 from shardfun.embedding.calls import Calls, Reader, address_of, message_of, reply_of
-from shardfun.embedding.node_thread import Call
+from shardfun.embedding.node_thread import Call, Result
 from shardfun.model.address import Address
 from shardfun.model.questions import PAGE_DEFAULT, PAGE_MAX, ListAnswer, StateAnswer
 from shardfun.model.status import NodeStatus
@@ -22,8 +22,8 @@ class Loop(Protocol):
     async def wait(self, call: Call[T]) -> T:
         """The result of a call; a wait that is cancelled gives the call up."""
 
-    async def wait_kept(self, call: Call[Any]) -> None:
-        """Until a call is done, whatever came of it; a wait that is cancelled leaves it going on."""
+    async def until(self, result: Result[Any]) -> None:
+        """Until it is done, whatever came of it; a wait that is cancelled leaves it going on."""
 
 
 class NodeHandle:
@@ -189,7 +189,9 @@ class NodeHandle:
 
     async def statistics(self) -> NodeStatus:
         """The node's figures; also after it has ended."""
-        return await self._wait(self._calls.statistics())
+        result = self._calls.statistics()
+        await self._loop.until(result)
+        return result.result()
 
     async def kill_shard(self, shard: int) -> int:
         """SIGKILL the process of a shard, for tests: the node recovers. Returns its process id, 0 if it had none at the moment."""
@@ -202,9 +204,9 @@ class NodeHandle:
 
     async def wait(self) -> NodeStatus:
         """Until the node has ended by itself (with ``endless=False``: when its input is used up) or was stopped; its last figures."""
-        call: Call[NodeStatus] = Call.of(self._calls.thread.ended)
-        await self._loop.wait_kept(call)
-        return call.result.result()
+        ended = self._calls.thread.ended
+        await self._loop.until(ended)
+        return ended.result()
 
 
 class EgressRecords:
@@ -228,8 +230,9 @@ class EgressRecords:
             EventIdError: ``after`` is no position in this stream, or the records behind it were deleted.
         """
         while (found := self._reader.take()) is None:
-            await self._loop.wait_kept(self._reader.more())
-            if not self._reader.received():
+            more = self._reader.more()
+            await self._loop.until(more.result)
+            if not self._reader.received(more):
                 raise StopAsyncIteration
         self.position, record = found
         return record

@@ -2,7 +2,7 @@
 
 Why not on the caller's Trio: a program may compute for seconds without a checkpoint, and a node that cannot answer, publish or
 replace a dead shard meanwhile is none. A Ctrl-C would hit whatever code runs in the main thread, in the middle of a step. And one
-way is tested three times as much as three ways. What it costs is a change of threads per call, some 50 microseconds.
+way is tested three times as much as three ways. What it costs is two changes of threads per call, some 100 microseconds.
 
 The thread is a daemon, so that a program that never leaves its block can still end; then ``atexit`` ends the node.
 """
@@ -16,7 +16,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from typing import Any, Generic, Self, TypeVar
+from typing import Generic, TypeVar
 
 import trio
 
@@ -28,26 +28,46 @@ from shardfun.telemetry.node_log import Destination, log_to
 T = TypeVar("T")
 
 
-async def _no_work() -> Any:
-    raise AssertionError
-
-
 AT_EXIT_S = 15.0
 """How long the end of a program waits for a node whose block was never left."""
+
+
+class Result(Future[T]):
+    """A future that can be watched for a while: a plain one keeps each callback until it is done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._watchers: dict[object, Callable[[], None]] = {}
+        self._watching = threading.Lock()
+        self.add_done_callback(self._wake)
+
+    def watch(self, watcher: object, wake: Callable[[], None]) -> None:
+        """Have ``wake`` called, in any thread, when this is done; at once if it is."""
+        with self._watching:
+            if not self.done():
+                self._watchers[watcher] = wake
+                return
+        wake()
+
+    def unwatch(self, watcher: object) -> None:
+        """Not any more."""
+        with self._watching:
+            self._watchers.pop(watcher, None)
+
+    def _wake(self, _: Future[T]) -> None:
+        with self._watching:
+            watchers, self._watchers = self._watchers, {}
+        for wake in watchers.values():
+            wake()
 
 
 class Call(Generic[T]):
     """Work on the node's Trio that another thread waits for."""
 
-    def __init__(self, work: Callable[[], Awaitable[T]], result: Future[T] | None = None) -> None:
-        self.result: Future[T] = Future() if result is None else result
+    def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
+        self.result: Result[T] = Result()
         self._work = work
         self._scope = trio.CancelScope()
-
-    @classmethod
-    def of(cls, result: Future[T]) -> Self:
-        """What is going on already, or is done."""
-        return cls(_no_work, result)
 
     async def run(self, refusal: Callable[[], BaseException]) -> None:
         """Do it. What comes of it, an error too, is in ``result``.
@@ -87,11 +107,13 @@ class NodeThread:
 
     def __init__(self, node: Node, log: Destination) -> None:
         self.node = node
-        self.started: Future[None] = Future()
+        self.started: Result[None] = Result()
         """Done when all shards run, or the node has ended before that."""
-        self.ended: Future[NodeStatus] = Future()
+        self.ended: Result[NodeStatus] = Result()
         """Done when nothing of the node is left. Its exception is why the node failed."""
         self._log = log
+        self._gate = threading.Lock()
+        self._begun = False
         self._ready = threading.Event()
         self._token: trio.lowlevel.TrioToken | None = None
         self._nursery: trio.Nursery | None = None
@@ -107,9 +129,25 @@ class NodeThread:
         atexit.register(self._at_exit)
         try:
             self._thread.start()
-        except BaseException:
-            atexit.unregister(self._at_exit)
-            raise
+        except RuntimeError as error:  # there is no thread to be had
+            self._error = UnavailableError(f"no thread for the node: {error}")
+            self._run_nothing()
+
+    def give_up(self) -> None:
+        """Stop at once, also if ``start`` was never called or was interrupted: after that ``ended`` will be done."""
+        with self._gate:
+            if not self._begun and not self.ended.done():
+                self._run_nothing()
+                return
+        self.stop_now()
+
+    def _run_nothing(self) -> None:
+        self._ready.set()
+        atexit.unregister(self._at_exit)
+        error = self._error or UnavailableError("the node was not started")
+        for result in (self.started, self.ended):
+            if not result.done():
+                result.set_exception(error)
 
     # ---- from outside ---------------------------------------------------------------------------------------------------
     def submit(self, work: Callable[[], Awaitable[T]]) -> Call[T]:
@@ -134,7 +172,8 @@ class NodeThread:
 
     def join(self) -> None:
         """After ``ended``: until the thread is gone, too."""
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     @property
     def failure(self) -> BaseException | None:
@@ -167,6 +206,10 @@ class NodeThread:
 
     # ---- in the thread --------------------------------------------------------------------------------------------------
     def _run(self) -> None:
+        with self._gate:
+            if self.ended.done():
+                return  # given up before it began
+            self._begun = True
         log_to(self._log)
         try:
             trio.run(self._main)

@@ -19,12 +19,13 @@ from types import TracebackType
 from typing import Any
 
 import sniffio
+import trio
 
 from shardfun.config.schema import Config
 from shardfun.embedding.aio import AsyncioSide
 from shardfun.embedding.calls import Calls
 from shardfun.embedding.handle import NodeHandle
-from shardfun.embedding.node_thread import Call, NodeThread
+from shardfun.embedding.node_thread import NodeThread
 from shardfun.embedding.settings import ConfigLike, Setup, make_setup
 from shardfun.embedding.trio_side import TrioSide
 from shardfun.errors import ConfigurationError, DefinitionError
@@ -38,10 +39,10 @@ from shardfun.telemetry.node_log import ToFile, ToLogging
 
 
 class Started:
-    """A node that was started for a block, and what has to be cleaned up after it.
+    """The node of a block, to be started with ``thread.start``, and what has to be cleaned up after it.
 
     Raises:
-        ShardfunError: application or settings are wrong; nothing was started.
+        ShardfunError: application or settings are wrong.
     """
 
     def __init__(self, app: App | str | None, config: ConfigLike, settings: Mapping[str, Any], *, fresh: bool) -> None:
@@ -53,7 +54,6 @@ class Started:
             node = Node(self._setup.config, fresh=fresh, launch=self._setup.launch, targets=targets)
             self.thread = NodeThread(node, self._destination())
             self.calls = Calls(self.thread, targets)
-            self.thread.start()
         except BaseException:
             self.clean_up()
             raise
@@ -126,6 +126,7 @@ class Supervisor:
         self._started: Started | None = None
         self._side: TrioSide | AsyncioSide | None = None
 
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> NodeHandle:
         """Start the node, and wait until it runs."""
         if self._started is not None:
@@ -135,7 +136,8 @@ class Supervisor:
         side = make_side(started.thread)
         self._started, self._side = started, side
         try:
-            await side.wait_kept(Call.of(started.thread.started))
+            started.thread.start()
+            await side.until(started.thread.started)
             started.thread.started.result()
         except BaseException as error:
             await self._leave(error)
@@ -143,6 +145,7 @@ class Supervisor:
         side.begin()
         return NodeHandle(started.calls, side)
 
+    @trio.lowlevel.enable_ki_protection  # a Ctrl-C comes while it waits, and not between two steps
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
@@ -162,7 +165,7 @@ class Supervisor:
             if error is None:
                 thread.request_stop()
             else:
-                thread.stop_now()
+                thread.give_up()
             try:
                 await side.wait_through(thread.ended, thread.stop_now, failing=error is not None)
             finally:

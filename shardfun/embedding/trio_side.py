@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import trio
 
-from shardfun.embedding.node_thread import Call, NodeThread
+from shardfun.embedding.node_thread import Call, NodeThread, Result
 
 T = TypeVar("T")
 
@@ -28,17 +28,13 @@ class TrioSide:
     async def wait(self, call: Call[T]) -> T:
         """The result of a call; a wait that is cancelled gives the call up."""
         try:
-            await self._until(call.result)
+            await self.until(call.result)
         except BaseException:
             self._thread.abandon(call)
             raise
         return call.result.result()
 
-    async def wait_kept(self, call: Call[Any]) -> None:
-        """Until a call is done, whatever came of it; a wait that is cancelled leaves it going on."""
-        await self._until(call.result)
-
-    async def wait_through(self, ended: Future[Any], hurry: Callable[[], None], *, failing: bool) -> None:
+    async def wait_through(self, ended: Result[Any], hurry: Callable[[], None], *, failing: bool) -> None:
         """Until ``ended``, come what may. The first cancellation or Ctrl-C calls ``hurry``, and is raised in the end.
 
         Args:
@@ -47,7 +43,7 @@ class TrioSide:
         interrupt: KeyboardInterrupt | None = None
         try:
             if not failing:
-                await self._until(ended)
+                await self.until(ended)
                 return
         except trio.Cancelled:
             hurry()
@@ -60,26 +56,30 @@ class TrioSide:
         if interrupt is not None:
             raise interrupt
 
-    async def _until_shielded(self, ended: Future[Any]) -> KeyboardInterrupt | None:
+    async def _until_shielded(self, ended: Result[Any]) -> KeyboardInterrupt | None:
         """Until ``ended``; a Ctrl-C that came meanwhile."""
         interrupt = None
         with trio.CancelScope(shield=True):
             while not ended.done():
                 try:
-                    await self._until(ended)
+                    await self.until(ended)
                 except KeyboardInterrupt as error:
                     interrupt = error
         return interrupt
 
-    async def _until(self, future: Future[Any]) -> None:
+    async def until(self, result: Result[Any]) -> None:
+        """Until it is done, whatever came of it; a wait that is cancelled leaves it going on."""
         done = trio.Event()
 
-        def wake(_: Future[Any]) -> None:
+        def wake() -> None:
             with suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(done.set)
 
-        future.add_done_callback(wake)
-        await done.wait()
+        result.watch(done, wake)
+        try:
+            await done.wait()
+        finally:
+            result.unwatch(done)
 
     # ---- the block ------------------------------------------------------------------------------------------------------
     def begin(self) -> None:

@@ -227,6 +227,8 @@ class LogWriter:
         if self._mark is not None:
             with suppress(OSError):
                 os.fdatasync(self._mark)
+            with suppress(OSError):
+                fcntl.flock(self._mark, fcntl.LOCK_UN)  # a process forked meanwhile has the same lock, and would keep it
             os.close(self._mark)
             self._mark = None
         if self._file is not None:

@@ -31,7 +31,7 @@ def open_files() -> Counter[str]:
     found: Counter[str] = Counter()
     for entry in Path("/proc/self/fd").iterdir():
         try:
-            target = os.readlink(entry)
+            target = str(entry.readlink())
         except OSError:
             continue
         kind = target.partition(":")[0] if ":[" in target and not target.startswith("anon_inode") else target

@@ -14,7 +14,7 @@ from pathlib import Path
 MARK = "SHARDFUN_TEST_SCRIPT"  # one underscore between the words, so it is no setting
 WAIT_S = 60.0
 
-APP = '''\
+APP = """\
 import asyncio, os, sys, time
 import msgspec, trio
 from shardfun import App, BlockingSupervisor, Context, State, Supervisor, Value, value
@@ -38,18 +38,18 @@ def counter(ctx: Context[Count], message: Add | list[Add]) -> None:
         ctx.reply(ctx.state.total)
 
 FAST = {"checkpoint": {"interval": "40 ms"}, "supervision": {"spares": 0}, "shards": 1}
-'''
+"""
 
 BODIES = {
-    "blocking": '''
+    "blocking": """
 def main():
     with BlockingSupervisor(app, data_dir="data", **FAST) as node:
         print("running", flush=True)
         while True:
             node.send("script/counter", "a", Add(1))
             print("sent", flush=True)
-''',
-    "asyncio": '''
+""",
+    "asyncio": """
 async def work():
     async with Supervisor(app, data_dir="data", **FAST) as node:
         print("running", flush=True)
@@ -59,8 +59,8 @@ async def work():
 
 def main():
     asyncio.run(work())
-''',
-    "trio": '''
+""",
+    "trio": """
 async def work():
     async with Supervisor(app, data_dir="data", **FAST) as node:
         print("running", flush=True)
@@ -70,13 +70,13 @@ async def work():
 
 def main():
     trio.run(work)
-''',
+""",
 }  # fmt: skip
 
-GUARD = '''
+GUARD = """
 if __name__ == "__main__":
     main()
-'''
+"""
 
 
 class Script:

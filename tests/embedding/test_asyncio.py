@@ -108,7 +108,7 @@ def test_an_error_of_the_block_comes_out_as_it_is(leftovers: Leftovers) -> None:
             await node.send(COUNTER, "a", Add(1))
             raise ValueError("mine")
 
-    with pytest.raises(ValueError, match="^mine$"):
+    with pytest.raises(ValueError, match=r"^mine$"):
         asyncio.run(work())
 
 
@@ -118,7 +118,7 @@ def test_the_node_goes_on_while_the_program_blocks_its_loop(leftovers: Leftovers
     async def work() -> None:
         async with Supervisor(app, shards=1, checkpoint={"interval": "40 ms"}, supervision=patience) as node:
             await node.send(COUNTER, "a", Add(1))
-            time.sleep(3)
+            time.sleep(3)  # noqa: ASYNC251 - that is the point
             status = await node.statistics()
             assert status.recoveries == 0
             assert status.published == 1

@@ -12,6 +12,7 @@ from leftovers import Leftovers
 
 from shardfun import BlockingSupervisor, Message
 from shardfun.config import Config, load_config
+from shardfun.embedding.supervisor import Started
 from shardfun.errors import BacklogLimitError, ConfigurationError, UnavailableError
 
 
@@ -53,8 +54,32 @@ def test_many_threads_may_use_it(leftovers: Leftovers) -> None:
         assert node.ask(COUNTER, "a", Add(0), reply_type=Total) == Total(80)
 
 
+def test_two_nodes_in_one_program(leftovers: Leftovers, tmp_path: Path) -> None:
+    with (
+        BlockingSupervisor(app, data_dir=tmp_path / "one", shards=1, **FAST) as one,
+        BlockingSupervisor(app, data_dir=tmp_path / "two", shards=1, **FAST) as two,
+    ):
+        assert one.ask(COUNTER, "a", Add(1), reply_type=Total) == Total(1)
+        assert two.ask(COUNTER, "a", Add(2), reply_type=Total) == Total(2)
+
+
+def test_a_node_that_was_given_up_before_it_began_is_over(leftovers: Leftovers) -> None:
+    """As after a Ctrl-C between two steps of the start."""
+    started = Started(app, None, {"shards": 1}, fresh=False)
+    thread = started.thread
+    thread.give_up()
+    with pytest.raises(UnavailableError):
+        thread.ended.result(0)
+    thread.start()
+    thread.join()
+    thread.give_up()
+    with pytest.raises(UnavailableError):
+        started.calls.checkpoint().result.result(0)
+    started.clean_up()
+
+
 def test_the_end_of_a_block_by_an_error(leftovers: Leftovers, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="^mine$"), BlockingSupervisor(app, data_dir=tmp_path / "d", shards=1, **FAST) as node:
+    with pytest.raises(ValueError, match=r"^mine$"), BlockingSupervisor(app, data_dir=tmp_path / "d", shards=1, **FAST) as node:
         node.send(COUNTER, "a", Add(1))
         raise ValueError("mine")
     leftovers.check()

@@ -26,13 +26,13 @@ def script(tmp_path: Path) -> Iterator[Maker]:
         each.close()
 
 
-ASK_ONCE = '''
+ASK_ONCE = """
 def main():
     with BlockingSupervisor(app, data_dir="data", **FAST) as node:
         print("reply", node.ask("script/counter", "a", [Add(1), Add(2)]))
         items = node.query("script/counter", "a").fields["items"]
         print("items", len(items))
-'''
+"""
 
 
 def test_an_application_in_the_script_works_and_goes_on_in_the_next_run(script: Maker, tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_a_missing_guard_is_told(script: Maker, way: str) -> None:
     code, output = program.run()
     assert code == 1
     assert "ApplicationImportError" in output
-    assert 'below \'if __name__ == "__main__":\'' in output
+    assert "below 'if __name__ == \"__main__\":'" in output
     assert output.count("Traceback") <= 3
     assert program.left() == []
 
@@ -97,14 +97,14 @@ def test_ctrl_c_while_it_works_leaves_nothing(script: Maker, way: str, presses: 
     count = Script(
         program.folder,
         APP
-        + '''
+        + """
 def main():
     with BlockingSupervisor(app, data_dir="data", **FAST) as node:
         for total in node.egress("totals"):
             if total >= int(sys.argv[1]):
                 print("total", total)
                 break
-'''
+"""
         + GUARD,
     )
     assert count.run(str(count.path), str(sent))[1] == f"total {sent}\n"
@@ -122,12 +122,12 @@ def test_ctrl_c_while_it_starts_leaves_nothing(script: Maker, way: str) -> None:
 
 
 def test_a_program_that_never_leaves_its_block_ends_its_node_all_the_same(script: Maker) -> None:
-    body = '''
+    body = """
 def main():
     node = BlockingSupervisor(app, data_dir="data", **FAST).__enter__()
     node.send("script/counter", "a", Add(1))
     print("done", flush=True)
-'''
+"""
     program = script(APP + body + GUARD)
     assert program.run() == (0, "done\n")
     assert program.left() == []
@@ -146,8 +146,28 @@ def test_a_killed_program_leaves_no_process_and_the_next_one_cleans_up(script: M
     assert again.left() == []
 
 
+def test_a_process_that_the_program_has_forked_keeps_nothing(script: Maker) -> None:
+    """It has copies of all descriptors, and may outlive the node."""
+    body = """
+def main():
+    with BlockingSupervisor(app, data_dir="data", **FAST) as node:
+        node.send("script/counter", "a", Add(1))
+        child = os.fork()
+        if not child:
+            time.sleep(600)
+            os._exit(0)
+    with BlockingSupervisor(app, data_dir="data", **FAST) as node:
+        print(node.ask("script/counter", "a", Add(1)))
+    os.kill(child, 9)
+    os.wait()
+"""
+    program = script(APP + body + GUARD)
+    assert program.run() == (0, "2\n")
+    assert program.left() == []
+
+
 def test_a_shard_cannot_start_a_node(script: Maker) -> None:
-    body = '''
+    body = """
 @app.function("script/nested", blocking=True)
 def nested(ctx: Context, message: int) -> None:
     with BlockingSupervisor(app, **FAST):
@@ -159,7 +179,7 @@ def main():
         while not node.statistics().dead_letters:
             time.sleep(0.05)
         node.checkpoint()
-'''
+"""
     program = script(APP + body + GUARD)
     assert program.run()[0] == 0
     letters = program.command("inspect", "data", "--dead-letters", "--json")
@@ -169,12 +189,12 @@ def main():
 
 # ---- the command line ----------------------------------------------------------------------------------------------------
 def test_the_command_line_reaches_a_node_in_a_script(script: Maker) -> None:
-    body = '''
+    body = """
 def main():
     with BlockingSupervisor(app, data_dir="data", **FAST) as node:
         print("running", flush=True)
         node.wait()
-'''
+"""
     program = script(APP + body + GUARD)
     process = program.start()
     wait_for(lambda: "running" in program.output(), "the node")
@@ -182,7 +202,9 @@ def main():
     assert (sent.returncode, sent.stdout) == (0, "sent to script/counter:a\n"), sent.stderr
     wait_for(lambda: '"total": 5' in program.command("query", "data", "script/counter", "a", "--json").stdout.replace('":', '": ').replace(
         '":  ', '": '), "the message")  # fmt: skip
-    asked = program.command("ask", "data", "script/counter", "a", "-", "--key", "k", "--timeout", "30", stdin='[{"n": 1}, {"n": 2}]')
+    asked = program.command(
+        "ask", "data", "script/counter", "a", "-", "--key", "k", "--timeout", "30", stdin='[{"n": 1}, {"n": 2}]'
+    )
     assert (asked.returncode, asked.stdout) == (0, "8\n"), asked.stderr
     again = program.command("ask", "data", "script/counter", "a", '[{"n": 1}, {"n": 2}]', "--key", "k", "--json")
     assert json.loads(again.stdout) == {"type": "int", "reply": 8}
@@ -224,4 +246,81 @@ def test_the_command_line_reaches_a_node_by_its_configuration(script: Maker, tmp
     assert "no reply within" in late.stderr
     code, output = program.end(process, signal.SIGINT)
     assert code == 0, output
+    assert program.left() == []
+
+
+# ---- the other doors of an application in a script -----------------------------------------------------------------------
+def test_sources_and_sinks_of_the_script_work(script: Maker) -> None:
+    """An ``@app.ingress``, and classes given as ``kind``: all in the script, all in one run that ends by itself."""
+    body = """
+from shardfun import Message
+from shardfun.sinks import Egress
+from shardfun.sources import Ingress
+
+class Evens(Ingress):
+    def open(self, position):
+        self.next = 0 if position is None else position + 2
+    def read(self, limit):
+        if self.next > 20 or self.partition.index:
+            return None
+        number, self.next = self.next, self.next + 2
+        return [(number, number)]
+
+class Lines(Egress):
+    def open(self):
+        return len(open("lines").readlines()) if os.path.exists("lines") else 0
+    def publish(self, records, first):
+        with open("lines", "a") as file:
+            file.writelines(record.decode() + "\\n" for record in records)
+            file.flush()
+            os.fsync(file.fileno())
+
+@app.ingress("odds")
+async def odds(position):
+    for number in range((position or -1) + 2, 20, 2):
+        yield number, number
+
+@app.router("odds")
+@app.router("evens")
+def route(number):
+    yield Message("script/counter", "sum", Add(number))
+
+def main():
+    doors = {"ingress": {"evens": {"kind": Evens}}, "egress": {"totals": {"kind": Lines}}}
+    with BlockingSupervisor(app, data_dir="data", endless=False, **doors, **FAST) as node:
+        print(node.wait().state)
+    print(open("lines").read().split()[-1])
+"""
+    program = script(APP + body + GUARD)
+    assert program.run() == (0, f"finished\n{sum(range(21))}\n")
+    assert program.left() == []
+
+
+def test_the_http_door_of_a_node_in_a_script_knows_its_application(script: Maker) -> None:
+    body = """
+from urllib.request import Request, urlopen
+
+async def work():
+    async with Supervisor(app, data_dir="data", http={"listen": "127.0.0.1:0"}, **FAST) as node:
+        while not (url := (await node.statistics()).http):
+            await trio.sleep(0.05)
+        url = url if url.startswith("http") else f"http://{url}"
+        def post():
+            request = Request(f"{url}/v1/functions/script/counter/a?wait=30", b'{"n": 5}', {"Content-Type": "application/json"})
+            for _ in range(100):
+                try:
+                    return urlopen(request, timeout=40).read()
+                except ConnectionError:
+                    time.sleep(0.1)
+        print(await trio.to_thread.run_sync(post))
+        print(await node.ask("script/counter", "a", Add(1)))
+
+def main():
+    trio.run(work)
+"""
+    program = script(APP + body + GUARD)
+    code, output = program.run()
+    assert code == 0, output
+    assert '"reply":5' in output
+    assert output.endswith("6\n")
     assert program.left() == []

@@ -109,7 +109,7 @@ async def test_an_error_of_the_block_comes_out_as_it_is_and_what_was_sent_is_not
     leftovers: Leftovers, tmp_path: Path
 ) -> None:
     leftovers.mark()
-    with pytest.raises(ValueError, match="^mine$"):
+    with pytest.raises(ValueError, match=r"^mine$"):
         async with Supervisor(app, data_dir=tmp_path / "data", shards=1, **FAST) as node:
             await node.send(COUNTER, "a", Add(1))
             raise ValueError("mine")
@@ -124,13 +124,15 @@ async def test_cancelled_at_any_moment_nothing_is_left(leftovers: Leftovers, tmp
     leftovers.mark()
     sent = 0
     with trio.move_on_after(delay_s):
-        async with Supervisor(app, data_dir=tmp_path / "data", shards=2, **FAST) as node:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(node.ask, "demo/silent", "s", Add(1))
-                nursery.start_soon(totals, node, 10**9)
-                while True:
-                    await node.send(COUNTER, "a", Add(1))
-                    sent += 1
+        async with (
+            Supervisor(app, data_dir=tmp_path / "data", shards=2, **FAST) as node,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(node.ask, "demo/silent", "s", Add(1))
+            nursery.start_soon(totals, node, 10**9)
+            while True:
+                await node.send(COUNTER, "a", Add(1))
+                sent += 1
     leftovers.check()
     async with Supervisor(app, data_dir=tmp_path / "data", shards=2, **FAST) as node:
         total = (await node.ask(COUNTER, "a", Add(0), reply_type=Total)).total
@@ -161,11 +163,13 @@ async def test_a_failed_node_ends_the_block_with_its_error_once(leftovers: Lefto
     assert not isinstance(caught.value, BaseExceptionGroup)
     leftovers.check()
     with pytest.raises(BacklogLimitError) as caught:
-        async with Supervisor(app, shards=1, data_dir=tmp_path / "data", flow=limits, **FAST) as node:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(node.ask, "demo/silent", "s", Add(1))
-                nursery.start_soon(totals, node, 10**9)
-                await node.wait()
+        async with (
+            Supervisor(app, shards=1, data_dir=tmp_path / "data", flow=limits, **FAST) as node,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(node.ask, "demo/silent", "s", Add(1))
+            nursery.start_soon(totals, node, 10**9)
+            await node.wait()
     assert not isinstance(caught.value, BaseExceptionGroup), "every task got it, the block ends with it"
 
 
@@ -233,7 +237,7 @@ async def test_a_wait_for_a_record_that_is_cancelled_loses_none(leftovers: Lefto
 async def test_exactly_once_while_shards_are_killed(leftovers: Leftovers) -> None:
     """Messages and requests go on while shards die again and again: each counts once, each reply comes, the egress has each once."""
     leftovers.mark()
-    senders, each = 4, 60
+    senders, each = 4, 40
     done = trio.Event()
     replies: list[int] = []
 
@@ -246,7 +250,7 @@ async def test_exactly_once_while_shards_are_killed(leftovers: Leftovers) -> Non
         kills = 0
         while not done.is_set():
             before = len(replies)
-            while len(replies) < before + 10 and not done.is_set():  # the machine may be slow: it has to get somewhere
+            while len(replies) < before + 16 and not done.is_set():  # noqa: ASYNC110 - it has to get somewhere, however slowly
                 await trio.sleep(0.05)
             kills += await node.kill_shard(kills % 2) > 0
 
