@@ -20,6 +20,7 @@ from shardfun.config.reading import Reader
 from shardfun.config.schema import Config, EgressConfig, IngressConfig
 from shardfun.config.toml_lines import key_lines
 from shardfun.errors import ConfigurationError
+from shardfun.sdk.importing import failure_of
 
 FILE_BYTES_MAX: Final = 1 << 20
 """A larger file is not a configuration, and is not read."""
@@ -173,7 +174,10 @@ def _check_egresses(reader: Reader, config: Config) -> None:
     """Ask each kind of egress that can tell whether its options suit the number of shards."""
     for name, egress in config.egress.items():
         check = getattr(load_kind("egress", egress.kind), "check", None)
-        problem = check(egress.options, config.shards) if check is not None else None
+        try:
+            problem = check(egress.options, config.shards) if check is not None else None
+        except Exception as error:  # noqa: BLE001 - of a class of a user
+            problem = f"{egress.kind} cannot check its options: {failure_of(error)}"
         if problem is not None:
             reader.problem(("egress", name), problem)
 
