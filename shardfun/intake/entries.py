@@ -115,9 +115,12 @@ def encode_entry(entry: Entry) -> bytes:
         PayloadTypeError: a record holds something that CBOR cannot carry, or this is no entry.
     """
     try:
-        return cbor2.dumps([_KINDS.index(type(entry)), *entry])
-    except (cbor2.CBOREncodeError, ValueError, TypeError, RecursionError) as error:
+        raw = cbor2.dumps([_KINDS.index(type(entry)), *entry])
+        if isinstance(entry, RecordEntry):
+            cbor2.loads(raw)  # what is nested too deeply can be written, and not read
+    except (cbor2.CBOREncodeError, cbor2.CBORDecodeError, ValueError, TypeError, RecursionError) as error:
         raise PayloadTypeError(f"a {type(entry).__name__} cannot be encoded: {error}") from error
+    return raw
 
 
 def decode_entry(raw: bytes) -> Entry:

@@ -60,7 +60,7 @@ class Targets:
             payloads.prepare(value)  # raises, with what would be right
             raise AssertionError
         found.validate(value)
-        return found.name, found.encode(value)
+        return found.name, _encoded(found, value)
 
     def from_json(self, typename: str, id: str, body: Any, type: str | None = None) -> tuple[str, bytes]:
         """What JSON carries as a message to an address: name of its type and CBOR.
@@ -86,7 +86,7 @@ class Targets:
         fitting, problems = _fitting(candidates, body)
         if len(fitting) == 1:
             item, value = fitting[0]
-            return item.name, item.encode(value)
+            return item.name, _encoded(item, value)
         accepted = self._accepted(typename)
         if not fitting:
             reason = f": {problems[0]}" if len(problems) == 1 else ""
@@ -205,6 +205,14 @@ def _fitting(candidates: list[PayloadType], body: Any) -> tuple[list[tuple[Paylo
         if not ignored:
             whole.append((item, value))
     return whole if len(fitting) > 1 and whole else fitting, problems
+
+
+def _encoded(item: PayloadType, value: Any) -> bytes:
+    """A value as CBOR that can be read again: what is nested too deeply can be written, and not read."""
+    payload = item.encode(value)
+    if not item.fields and item.cls not in SCALARS:
+        item.decode(payload)
+    return payload
 
 
 def _read(reader: Any, payload: bytes) -> Any:

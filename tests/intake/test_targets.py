@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from shardfun import App, Context, State
 from shardfun.errors import PayloadTypeError, UnknownTargetError
+from shardfun.intake.entries import RecordEntry, encode_entry
 from shardfun.intake.targets import Targets
 from shardfun.model.address import ID_BYTES_MAX
 
@@ -194,6 +195,17 @@ def test_whatever_comes_it_is_a_payload_or_a_payload_error(body: Any) -> None:
     except PayloadTypeError:
         return
     made.message("shop/orders", type, payload)
+
+
+def test_what_is_nested_too_deeply_to_be_read_again_is_refused(targets: Targets) -> None:
+    deep: Any = 1
+    for _ in range(450):
+        deep = [deep]
+    for send in (targets.encode, targets.from_json):
+        with pytest.raises(PayloadTypeError):
+            send("any/name", "a", deep)
+    with pytest.raises(PayloadTypeError, match="a RecordEntry cannot be encoded"):
+        encode_entry(RecordEntry("events", deep))
 
 
 # ---- what the application was, and replies -------------------------------------------------------------------------------
