@@ -297,7 +297,8 @@ class _Suspended:
         self._connection.deadline = math.inf
 
     def __exit__(self, *_: object) -> None:
-        self._connection.deadline = trio.current_time() + self._left_s
+        if self._connection.deadline == math.inf:  # else the connection is being closed meanwhile, and has another one
+            self._connection.deadline = trio.current_time() + self._left_s
 
 
 class Connection(TCPServer):

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from http_client import Answer, ask, configure, door_pids, free_port
+from prometheus_client.parser import text_string_to_metric_families
 from real_node import Node, error_lines, wait_for
 
 COUNTER = "/v1/functions/test/counter"
@@ -110,7 +111,10 @@ def test_everything_it_offers(door: tuple[Node, str, subprocess.Popen[str]]) -> 
 
     status = ask(url, "GET", "/v1/status").json
     assert status["http"] == url
-    assert ask(url, "GET", "/metrics").body.startswith(b"# HELP")
+    metrics = {family.name: family for family in text_string_to_metric_families(ask(url, "GET", "/metrics").body.decode())}
+    (requests,) = [name for name in metrics if "http_requests" in name and "duration" not in name]
+    counted = {sample.labels["route"] for sample in metrics[requests].samples}
+    assert "/v1/functions/{namespace}/{type}/{id}" in counted
     assert "/v1/functions/test/counter/{id}" in ask(url, "GET", "/openapi.json").json["paths"]
     code, stderr = node.end(process, signal.SIGTERM)
     assert code == 0, stderr
