@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from shardfun.core.shard import ShardCore
-from shardfun.errors import EgressError, ShardfunError
+from shardfun.errors import EgressError, IngressError, ShardfunError
 from shardfun.ports import EgressSink, IngressReader, Interruptible
 from shardfun.shard.worker import Failed, Worker
 
@@ -47,7 +47,7 @@ class Ingress:
         self._epoll: select.epoll | None = None
         self._heard: list[int] = []
         for name, reader in self._readers:
-            reader.open(core.positions.get(name))
+            _open_at(name, reader, core.positions.get(name))
             if reader.finished:
                 core.ingress_finished(name)
 
@@ -106,6 +106,20 @@ class Ingress:
             if wake_fd is not None:
                 epoll.register(wake_fd, select.EPOLLIN)
                 self._heard.append(wake_fd)
+
+
+def _open_at(name: str, reader: IngressReader, position: Any | None) -> None:
+    try:
+        reader.open(position)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        if position is None:
+            raise
+        reader.close()
+        msg = (
+            f"ingress {name!r}: its position in the checkpoint, {position!r:.80}, is none of this kind of source "
+            f"({type(error).__name__}: {error}); set its kind back, or start afresh with --fresh"
+        )
+        raise IngressError(msg) from error
 
 
 @dataclass(slots=True)

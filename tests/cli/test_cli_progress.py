@@ -70,6 +70,12 @@ def test_a_dead_shard_and_its_recovery_are_seen() -> None:
     assert "the last took 93 ms; shard 0 died (SIGKILL)" in text
 
 
+def test_what_fails_at_the_doors_is_shown() -> None:
+    failing = ShardStatus(shard=1, pid=7, state="running", troubles=["egress 'hook': https://[::1]/ answered 500"])
+    assert "shard 1: egress 'hook': https://[::1]/ answered 500" in _shown(node_status(shards=[failing]))
+    assert "1 ingress or egress failing" in node_line(node_status(shards=[failing]), Rates())
+
+
 def test_brackets_are_text_not_markup() -> None:
     stuck = ShardStatus(shard=0, pid=1, state="running", running="a/b[/red] for 3.0 s")
     text = _shown(node_status(shards=[stuck], dead_letters=2, recoveries=1, last_fault="OSError: [Errno 28]"))

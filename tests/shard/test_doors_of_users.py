@@ -5,13 +5,17 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import pytest
 from test_doors import core_of
 
-from shardfun.errors import EgressError
+from shardfun.errors import EgressError, IngressError
+from shardfun.ingress.file import FileIngress, FileIngressOptions
 from shardfun.model.doors import PublishedPosition
-from shardfun.shard.doors import PUBLISH_RETRY_S, Egress
+from shardfun.ports import Partition
+from shardfun.shard.doors import PUBLISH_RETRY_S, Egress, Ingress
 from shardfun.shard.worker import Failed
 
 
@@ -57,6 +61,17 @@ class Sink:
         self.interrupted += 1
 
     def close(self) -> None: ...
+
+
+def test_a_position_of_another_kind_of_source_is_told(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text("{}\n")
+    partition = Partition(0, 1, lambda _: True)
+    reader = FileIngress("in", FileIngressOptions(path=tmp_path / "in.jsonl"), partition)
+    core = core_of()
+    for position in (5, {"index": 3, "options": {}}, [1]):
+        core.positions["in"] = position
+        with pytest.raises(IngressError, match=r"ingress 'in': its position in the checkpoint, .* is none of this kind"):
+            Ingress(core, {"in": reader}, 10, 100, 50)
 
 
 def attached(sink: Sink) -> tuple[Egress, Worker]:
