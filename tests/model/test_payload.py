@@ -17,7 +17,17 @@ from hypothesis import strategies as st
 
 from shardfun.errors import DefinitionError, PayloadTypeError
 from shardfun.model.immutability import is_immutable
-from shardfun.model.payload import END, END_TYPE, Encoded, End, Payloads, payload_type, payload_types
+from shardfun.model.payload import (
+    END,
+    END_TYPE,
+    MAIN_ELSEWHERE,
+    Encoded,
+    End,
+    Payloads,
+    payload_type,
+    payload_types,
+    type_name,
+)
 
 
 class Color(enum.Enum):
@@ -255,3 +265,15 @@ def test_the_end_is_a_payload_of_every_function_but_nobody_can_send_it() -> None
     assert END_TYPE.decode_column(END_TYPE.encode_column([END, END])) == [END, END]
     with pytest.raises(PayloadTypeError):
         payloads.prepare(END)
+
+
+def test_types_of_a_script_have_one_name_in_all_processes_of_a_node() -> None:
+    """They run it again under another name, to leave out what stands below its guard."""
+
+    class Order(msgspec.Struct, frozen=True):
+        n: int
+
+    Order.__module__ = MAIN_ELSEWHERE
+    Order.__qualname__ = "Order"
+    assert type_name(Order) == "__main__.Order"
+    assert type_name(list[Order]) == "list[__main__.Order]"
