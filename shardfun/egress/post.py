@@ -52,6 +52,7 @@ class Poster:
         self._context = context
         self._target = (url.path or "/") + (f"?{url.query}" if url.query else "")
         self._connection: http.client.HTTPConnection | None = None
+        self._interrupted = False
 
     def post(self, body: bytes, headers: dict[str, str]) -> Answer:
         """Send a request and wait for its answer. A connection that the other side has closed meanwhile is opened again.
@@ -64,6 +65,8 @@ class Poster:
                 return self._post(self._connection, body, headers)
             except _STALE:
                 self.close()
+                if self._interrupted:
+                    raise
         self._connection = self._connect()
         try:
             return self._post(self._connection, body, headers)
@@ -72,7 +75,8 @@ class Poster:
             raise
 
     def interrupt(self) -> None:
-        """From another thread: make ``post`` raise soon."""
+        """From another thread: make ``post`` raise soon. This object is of no use then."""
+        self._interrupted = True
         connection = self._connection
         sock = None if connection is None else connection.sock
         if sock is not None:

@@ -223,19 +223,23 @@ def test_pauses_grow_and_follow_retry_after_up_to_the_limit(receiver: Receiver, 
     sink.close()
 
 
-def test_an_interruption_ends_a_request_that_waits(receiver: Receiver, tmp_path: Path) -> None:
-    receiver.hold = threading.Event()
+@pytest.mark.parametrize("before", [0, 2])
+def test_an_interruption_ends_a_request_that_waits(receiver: Receiver, tmp_path: Path, before: int) -> None:
+    """On a new connection, and on one that has been used."""
     sink = webhook(receiver, tmp_path, timeout_s=30.0)
     sink.open(NOTHING, [])
+    publish_all(sink, numbered(0, before))
+    receiver.hold = threading.Event()
+    receiver.entered.clear()
     threading.Thread(target=lambda: (receiver.entered.wait(5), sink.interrupt())).start()
     started = time.monotonic()
     with pytest.raises(EgressError, match="interrupted"):
-        sink.publish(numbered(0, 3))
+        sink.publish(numbered(before, 3))
     assert time.monotonic() - started < 5
     receiver.hold.set()
-    assert sink.open(NOTHING, numbered(0, 3)) == 0
-    publish_all(sink, numbered(0, 3))
-    assert flat(receiver) == [0, 1, 2]
+    assert sink.open(NOTHING, numbered(0, before + 3)) == before
+    publish_all(sink, numbered(before, 3))
+    assert flat(receiver) == list(range(before + 3))
     sink.close()
 
 
