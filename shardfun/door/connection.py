@@ -406,15 +406,15 @@ class Connection(TCPServer):
         """Write all of it, within ``write_timeout``. When the client is gone everything of the connection is cancelled."""
         if not data:
             return
-        async with self.send_lock:
-            self.write_deadline = trio.current_time() + self._timeouts.write_s
-            try:
-                await self.stream.send_all(data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                self._break()
-                await trio.lowlevel.checkpoint_if_cancelled()
-            finally:
-                self.write_deadline = math.inf
+        self.write_deadline = trio.current_time() + self._timeouts.write_s
+        try:
+            # without hypercorn's lock, which would take a turn of the loop: one task at a time has something to say
+            await self.stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+            self._break()
+            await trio.lowlevel.checkpoint_if_cancelled()
+        finally:
+            self.write_deadline = math.inf
 
     async def _read_data(self) -> None:
         lingered = 0

@@ -44,7 +44,7 @@ class Guard:
     @staticmethod
     def _check_host(host: bytes) -> None:
         """Names can be pointed to this machine by anybody, addresses cannot."""
-        if host.startswith((b"127.0.0.1:", b"localhost:")):
+        if host.startswith((b"127.0.0.1:", b"localhost:")) or host == b"127.0.0.1":
             return
         name = host.decode("latin-1")
         name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
