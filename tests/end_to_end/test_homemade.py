@@ -185,7 +185,8 @@ def test_fresh_begins_anew_everywhere(node: Node, receiver: Receiver) -> None:
     before = streamed(node.data)
     assert sum(len(data.splitlines()) for _, data in before) == 90
     node.finish("--fresh", "--yes")
-    assert sorted(data for _, data in streamed(node.data)) == sorted(data for _, data in before)
+    after = sorted(line for _, data in streamed(node.data) for line in data.splitlines())
+    assert after == sorted(line for _, data in before for line in data.splitlines())
     assert {job for job, _ in streamed(node.data)}.isdisjoint(job for job, _ in before)
     with pytest.raises(EventIdError, match="begun anew"):
         EgressTail(node.data, "kept", 2, after=f"{before[0][0]}-1.1")
