@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from pathlib import Path
 
@@ -118,7 +119,11 @@ async def test_an_error_of_the_block_comes_out_as_it_is_and_what_was_sent_is_not
         assert (await totals(node, 1))[0]["total"] == 1
 
 
-@pytest.mark.parametrize("delay_s", [0.0, 0.02, 0.3, 0.8, 1.5, 2.2])
+MOMENTS = [0.0, 0.02, 0.3, 0.8, 1.5, 2.2]
+MORE_MOMENTS = [pytest.param(random.Random(seed).uniform(0, 5), marks=pytest.mark.long) for seed in range(20)]
+
+
+@pytest.mark.parametrize("delay_s", [*MOMENTS, *MORE_MOMENTS])
 async def test_cancelled_at_any_moment_nothing_is_left(leftovers: Leftovers, tmp_path: Path, delay_s: float) -> None:
     """While it starts, while it runs, while calls are under way; the same data directory can be used at once again."""
     leftovers.mark()
