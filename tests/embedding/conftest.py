@@ -28,5 +28,7 @@ def leftovers(warmed_up: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     before, found = Leftovers(temporary), Leftovers(temporary)
     yield found
-    before.check()
-    shutil.rmtree(temporary)
+    try:
+        before.check()
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -154,6 +155,7 @@ class Script:
     def close(self) -> None:
         for pid in self.processes():
             os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(self.temporary, ignore_errors=True)
 
 
 def wait_for(condition: Callable[[], object], what: str) -> None:
