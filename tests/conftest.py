@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("shardfun", deadline=None)  # machines are shared, and what is slow for once is no mistake
+hypothesis.settings.load_profile("shardfun")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -41,7 +41,9 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("workload", choices=("counter", "recovery", "calls", "state", "map", "timers", "ask"), help="what to measure")
+    parser.add_argument(
+        "workload", choices=("counter", "recovery", "calls", "state", "map", "timers", "ask"), help="what to measure"
+    )
     parser.add_argument("--shards", type=_positive, help="shard processes (default: 2, recovery 4)")
     parser.add_argument("--events", type=_positive, default=4_000_000, help="counter: events per run (default: 4000000)")
     parser.add_argument("--repeats", type=_positive, default=5, help="counter: runs with and without checkpoints (default: 5)")

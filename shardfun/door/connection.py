@@ -330,17 +330,22 @@ class Connection(TCPServer):
         self._lingering = False
         self._heard_all = False
         self._broken = False
+        self._ending = False
+        self._writing = trio.Lock()
 
     async def run(self) -> None:
         """Serve until the client or the protocol ends it."""
         try:
             async with trio.open_nursery() as self.nursery:
-                if self.ssl:
-                    await self.stream.do_handshake()
-                self.deadline = trio.current_time() + self._timeouts.read_s
-                self.protocol = Protocol(self, self.app, self.config, self.context)  # type: ignore[assignment,arg-type]
-                await self._read_data()
-                self.nursery.cancel_scope.cancel()
+                try:
+                    if self.ssl:
+                        await self.stream.do_handshake()
+                    self.deadline = trio.current_time() + self._timeouts.read_s
+                    self.protocol = Protocol(self, self.app, self.config, self.context)  # type: ignore[assignment,arg-type]
+                    await self._read_data()
+                finally:
+                    self._ending = True
+                    self.nursery.cancel_scope.cancel()
         except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the client is gone; whoever wrote to it has been cancelled
         finally:
@@ -355,6 +360,11 @@ class Connection(TCPServer):
     def overdue(self, now: float) -> bool:
         """Whether somebody has to ``expire`` it."""
         return now > self.deadline or now > self.write_deadline
+
+    def expire_soon(self) -> None:
+        """Have it closed, unless it is ending already: then its nursery may take no more tasks."""
+        if not self._ending:
+            self.nursery.start_soon(self.expire)
 
     async def expire(self) -> None:
         """Out of time: say so if there is somebody to hear it, and close."""
@@ -406,15 +416,26 @@ class Connection(TCPServer):
         """Write all of it, within ``write_timeout``. When the client is gone everything of the connection is cancelled."""
         if not data:
             return
+        await self._begin_writing()
         self.write_deadline = trio.current_time() + self._timeouts.write_s
         try:
-            # without hypercorn's lock, which would take a turn of the loop: one task at a time has something to say
             await self.stream.send_all(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._break()
             await trio.lowlevel.checkpoint_if_cancelled()
         finally:
             self.write_deadline = math.inf
+            self._writing.release()
+
+    async def _begin_writing(self) -> None:
+        """The application and the reader (``100 Continue``, a refusal) may both have something to say.
+
+        A free lock is taken without a turn of the loop, which hypercorn's would cost each answer.
+        """
+        try:
+            self._writing.acquire_nowait()
+        except trio.WouldBlock:
+            await self._writing.acquire()
 
     async def _read_data(self) -> None:
         lingered = 0
@@ -451,10 +472,13 @@ class Connection(TCPServer):
             return
         self.deadline = trio.current_time() + LINGER_S
         if not self.ssl:
+            await self._begin_writing()
             try:
                 await self.stream.send_eof()
             except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
                 self._break()
+            finally:
+                self._writing.release()
 
     def _break(self) -> None:
         self._broken = True

@@ -69,10 +69,12 @@ class EventRoutes:
         try:
             yield b"retry: %d\n\n" % RECONNECT_MS
             while not self._stopping.is_set():
-                piece = b""
-                with trio.move_on_after(self._heartbeat_s):
-                    piece = await self._some(tail)
-                yield piece or HEARTBEAT
+                first = None
+                with trio.move_on_after(
+                    self._heartbeat_s
+                ):  # around one event only: cut off between two, the first would be lost
+                    first = await anext(tail)
+                yield HEARTBEAT if first is None else _piece(first, tail)
         except EgressError as error:
             # it is too late for a status: say it in the stream, and end it
             log.warning("a stream of events ended", reason=str(error))
@@ -80,12 +82,14 @@ class EventRoutes:
         finally:
             self._figures.streams -= 1
 
-    async def _some(self, tail: EgressTail) -> bytes:
-        """The next event, and those that are there already."""
-        piece = _event(*await tail.__anext__())
-        while tail.ready and len(piece) < PIECE_BYTES_MAX:
-            piece += _event(*await tail.__anext__())
-        return piece
+
+def _piece(first: tuple[str, Any], tail: EgressTail) -> bytes:
+    """An event, and those that are in memory behind it."""
+    piece = _event(*first)
+    while tail.ready and len(piece) < PIECE_BYTES_MAX:
+        (found,) = tail.take(1)
+        piece += _event(*found)
+    return piece
 
 
 def _event(id: str, record: Any) -> bytes:

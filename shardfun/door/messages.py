@@ -108,6 +108,7 @@ class MessageRoutes:
         (key,) = request.parameters
         request.query()
         check_key(key.encode())
+        known = self._intake.digest_of(key) is not None or key in self._seen  # asked first: it is forgotten with its checkpoint
         answer = await self._node.state(StateQuestion(target=REQUEST, id=key, at="checkpoint"))
         if answer.fields.get("replied"):
             encoded = answer.fields["reply"].get("base64")
@@ -115,7 +116,7 @@ class MessageRoutes:
                 detail = "the reply is too long to be looked up; repeat the request with its key and '?wait='"
                 raise ProblemError("reply-too-long", detail)
             return self._replied(key, answer.fields["reply_type"], base64.b64decode(encoded))
-        if answer.exists or self._intake.digest_of(key) is not None:
+        if answer.exists or known:
             return json_response({"status": "accepted", "key": key}, 202)
         raise ProblemError("unknown-request", f"no request with the key {key!r} is known: it was never made, or long ago")
 
@@ -135,7 +136,12 @@ class MessageRoutes:
         self._seen[key] = (digest, time.monotonic() + self._window_s)
 
     def _replied(self, key: str | None, type: str, payload: bytes) -> Response:
-        body: dict[str, Any] = {"status": "replied", "type": type, "reply": self._targets.to_json(type, payload)}
+        try:
+            reply = self._targets.to_json(type, payload)
+        except PayloadTypeError as error:
+            detail = f"the request was processed, but its reply, a {type}, has no form in JSON: {error}"
+            raise ProblemError("internal-error", detail) from error
+        body: dict[str, Any] = {"status": "replied", "type": type, "reply": reply}
         return json_response(body if key is None else body | {"key": key})
 
     def _new_key(self) -> str:

@@ -117,4 +117,4 @@ class Server:
             await trio.sleep(LOOK_S)
             now = trio.current_time()
             for connection in [known for known in self._open if known.overdue(now)]:
-                connection.nursery.start_soon(connection.expire)
+                connection.expire_soon()

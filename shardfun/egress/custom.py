@@ -63,7 +63,7 @@ class CustomSink:
         except EgressError:
             self.close()
             raise
-        except Exception as error:  # noqa: BLE001 - a user's code and its libraries raise anything
+        except BaseException as error:  # noqa: BLE001 - a user's code and its libraries raise anything
             self.close()
             what = f"{type(error).__name__}: {error}"
             log.warning("sink cannot be opened, will be tried again", egress=self._label, error=what)
@@ -83,9 +83,13 @@ class CustomSink:
         self._end = max(self._end, self._known + len(records))
         try:
             held = self._thread.submit(self._store, records).result()
-        except BaseException:
+        except Exception:
             self.close()
             raise
+        except BaseException as error:
+            self.close()
+            msg = f"{self._label}: {type(error).__name__}: {error}"
+            raise RuntimeError(msg) from error  # user code must not take the shard down
         done = min(held - self._known, len(records))
         self._known += done
         return done

@@ -90,7 +90,7 @@ class Poster:
             connection.close()
 
     def _connect(self) -> http.client.HTTPConnection:
-        host, port = self._url.hostname or "", self._url.port
+        host, port = self._url.hostname or "", self._url.port or (80 if self._context is None else 443)
         timeout = min(self._timeout_s, CONNECT_S)
         connection: http.client.HTTPConnection
         if self._context is not None:
@@ -105,6 +105,9 @@ class Poster:
     def _post(self, connection: http.client.HTTPConnection, body: bytes, headers: dict[str, str]) -> Answer:
         connection.request("POST", self._target, body, headers)
         response = connection.getresponse()
+        if response.status < 200:  # the answer is still to come, and would be taken for that of the next request
+            connection.close()
+            raise http.client.HTTPException(f"interim answer {response.status} {response.reason}")
         text = response.read(ANSWER_BYTES_MAX)
         if response.read(1):
             connection.close()

@@ -91,9 +91,9 @@ class EgressTail:
         """
         await trio.lowlevel.checkpoint()
         while not self._waiting:
-            found = await trio.to_thread.run_sync(self._look) if self._grown() else []
-            self._waiting.extend(found)
-            if not found:
+            if self._grown():
+                await trio.to_thread.run_sync(self._look)
+            if not self._waiting:
                 await trio.sleep(self._sleep_s)
                 self._sleep_s = min(2 * self._sleep_s, SLEEP_MAX_S)
         self._sleep_s = SLEEP_MIN_S
@@ -108,7 +108,7 @@ class EgressTail:
             EgressError: as ``__anext__``.
         """
         if not self._waiting:
-            self._waiting.extend(self._look())
+            self._look()
         found: list[tuple[str, Any]] = []
         while self._waiting and len(found) < limit:
             partition, line = self._waiting.popleft()
@@ -129,17 +129,15 @@ class EgressTail:
     def _grown(self) -> bool:
         return any(cursor.grown() for cursor in self._cursors)
 
-    def _look(self) -> list[tuple[int, bytes]]:
-        """Some of the lines that are there; in a thread."""
-        found: list[tuple[int, bytes]] = []
+    def _look(self) -> None:
+        """Take some of the lines that are there; in a thread. An error in one partition leaves what another gave."""
         for partition, cursor in enumerate(self._cursors):
             try:
-                found += ((partition, line) for line in cursor.read())
+                self._waiting.extend((partition, line) for line in cursor.read())
             except OSError as error:
                 msg = f"{self._label}: cannot read its stream in {cursor.folder}: {error.strerror or error}"
                 raise EgressError(msg) from error
             self._job = self._same_job(cursor.job)
-        return found
 
     def _same_job(self, job: str) -> str:
         if job and self._job not in ("", "0" * JOB_DIGITS, job):

@@ -175,7 +175,10 @@ class BlockingRecords:
         return record
 
     def close(self) -> None:
-        """Stop reading. Not needed at the end of the block."""
+        """Stop reading. An iterator that nobody holds any more does it by itself."""
+        self._reader.close()
+
+    def __del__(self) -> None:
         self._reader.close()
 
 
@@ -243,7 +246,8 @@ class BlockingSupervisor:
             thread.join()
             outcome = started.outcome(error)
         finally:
-            started.clean_up()
+            if thread.ended.done():  # else another Ctrl-C has come in between, and the node still uses its folder
+                started.clean_up()
             self._started = None
         if interrupt is not None:
             raise interrupt

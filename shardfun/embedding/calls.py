@@ -160,6 +160,7 @@ class Reader:
         self._tail: EgressTail | None = None
         self._pending: Call[Batch] | None = None
         self._found: deque[tuple[str, Any]] = deque()
+        self._closed = False
 
     def take(self) -> tuple[str, Any] | None:
         """The next record that is here already."""
@@ -169,6 +170,8 @@ class Reader:
         """Look for more; there is always one at least. Then call ``received``."""
         if self._pending is None:
             self._pending = self._thread.submit(self._next)
+            if self._closed:
+                self._thread.abandon(self._pending)
         return self._pending
 
     def received(self, call: Call[Batch]) -> bool:
@@ -178,8 +181,10 @@ class Reader:
             ShardfunError: the node has failed, or the records cannot be read.
         """
         if call is not self._pending:
-            return True  # another task has taken it over
+            return not self._closed  # another task has taken it over
         self._pending = None
+        if self._closed:
+            return False
         try:
             self._found.extend(call.result.result())
         except UnavailableError:
@@ -192,9 +197,11 @@ class Reader:
         return bool(self._found)
 
     def close(self) -> None:
-        """Nobody reads any more."""
-        if self._pending is not None:
-            self._thread.abandon(self._pending)
+        """Nobody reads any more; who waits, and who asks again, is told that this is the end. From any thread."""
+        self._closed = True
+        pending = self._pending
+        if pending is not None:
+            self._thread.abandon(pending)
 
     async def _next(self) -> Batch:
         if self._tail is None:

@@ -238,5 +238,8 @@ class EgressRecords:
         return record
 
     async def aclose(self) -> None:
-        """Stop reading. Not needed at the end of the block."""
+        """Stop reading. An iterator that nobody holds any more does it by itself."""
+        self._reader.close()
+
+    def __del__(self) -> None:
         self._reader.close()

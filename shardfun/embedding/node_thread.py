@@ -78,6 +78,8 @@ class Call(Generic[T]):
         try:
             with self._scope:
                 self._settle(await self._work())
+            if self._scope.cancelled_caught:  # somebody may still wait: another task, another thread
+                self.fail(UnavailableError("this call was given up"))
         except trio.Cancelled:
             self.fail(refusal())
             raise

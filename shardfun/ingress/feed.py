@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 import cbor2
+import msgspec
 
 from shardfun.errors import IngressError
 from shardfun.ports import IngressBatch
@@ -24,6 +26,7 @@ RESTART_MIN_S: Final = 1.0
 RESTART_MAX_S: Final = 60.0
 
 
+_UNCHANGEABLE: Final = frozenset((int, float, bool, str, bytes, type(None)))
 _NOT_STORABLE: Final = (cbor2.CBOREncodeError, ValueError, TypeError, RecursionError)
 
 
@@ -83,8 +86,12 @@ class Feed:
         if type(item) is not tuple or len(item) != 2:
             raise IngressError(f"{self._label}: expected pairs (position, record) from its source, got {item!r:.80}")
         self.trouble = ""
-        self._waiting.append(item)
-        self._position = item[0]
+        position, record = item
+        if type(position) not in _UNCHANGEABLE:  # the source may go on changing it: what waits here keeps what it was
+            with suppress(*_NOT_STORABLE):  # ``take`` stops the node for it
+                position = cbor2.loads(cbor2.dumps(position))
+        self._waiting.append((position, record))
+        self._position = position
         if len(self._waiting) == 1:
             self._wake()
 
@@ -120,7 +127,7 @@ class Feed:
         self._room()
         position = items[-1][0]
         try:
-            cbor2.dumps(position)
+            cbor2.dumps(msgspec.to_builtins(position, builtin_types=(bytes,)))  # as it goes to the supervisor
         except _NOT_STORABLE as error:
             msg = f"{self._label}: expected a position of numbers, texts, bytes, lists and dicts, got {position!r:.80}: {error}"
             raise IngressError(msg) from error

@@ -153,7 +153,10 @@ class _Run:
                         await self._room.wait()
         except BaseExceptionGroup as group:
             cancelled, rest = group.split(trio.Cancelled)
-            if cancelled is None or rest is None:
+            if cancelled is None:  # a nursery of the generator has failed while it waited at a ``yield``: see the rest
+                _, failed = group.split(GeneratorExit)
+                raise group if failed is None else failed from None
+            if rest is None:
                 raise
             log.warning("ingress failed while it was stopped", ingress=self._name, exc_info=rest)
             raise cancelled from None

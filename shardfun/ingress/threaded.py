@@ -115,7 +115,7 @@ class _Run:
             except IngressError as error:
                 self.feed.fail(error)
                 return
-            except (Exception, SystemExit) as error:
+            except BaseException as error:
                 if self._is_stopped():
                     return
                 failures = 1 if self.feed.position != position else failures + 1

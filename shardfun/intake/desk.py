@@ -221,6 +221,9 @@ class Intake:
                 groups = self._take_groups()
                 try:
                     offset = await trio.to_thread.run_sync(self._write, groups, limiter=self._limiter)
+                except trio.Cancelled:  # before the thread has begun, else its result comes first
+                    self._pending.extendleft(reversed(groups))
+                    raise
                 except Exception as error:
                     known = isinstance(error, StorageError)
                     for group in groups:

@@ -221,7 +221,10 @@ class DataDirectory:
         return found
 
     def _create(self, app: str, shards: int) -> JobIdentity:
-        if data := [name for name in self._names() if name == "intake" or _SHARD.fullmatch(name)] or self.manifests.checkpoints():
+        if (
+            data := [name for name in self._names() if name == "intake" or _SHARD.fullmatch(name)]
+            or self.manifests.checkpoints()
+        ):
             raise CorruptionError(
                 f"{self.path}: there is data ({data[0]}), but the file 'job' is missing; restore it from a backup"
             )

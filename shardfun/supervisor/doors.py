@@ -88,7 +88,13 @@ class DoorKeeper:
         backoff_s = BACKOFF_MIN_S
         while True:
             started = trio.current_time()
-            code = await self._live(runtime_dir, url)
+            try:
+                code = await self._live(runtime_dir, url)
+            except OSError as error:
+                log.warning("the HTTP door cannot be started, trying again", error=str(error), in_s=backoff_s)
+                await trio.sleep(backoff_s)
+                backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
+                continue
             if trio.current_time() - started > STABLE_S:
                 backoff_s = BACKOFF_MIN_S
             self.restarts += 1

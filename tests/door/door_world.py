@@ -173,7 +173,14 @@ class PlayedTail:
         return self._receive.statistics().current_buffer_used > 0
 
     async def __anext__(self) -> tuple[str, Any]:
+        await trio.lowlevel.checkpoint()
         return await self._receive.receive()
+
+    def take(self, limit: int) -> list[tuple[str, Any]]:
+        found: list[tuple[str, Any]] = []
+        while self.ready and len(found) < limit:
+            found.append(self._receive.receive_nowait())
+        return found
 
 
 @dataclass
