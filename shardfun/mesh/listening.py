@@ -11,6 +11,7 @@ import os
 import socket
 import ssl
 import stat
+import time
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,8 @@ LISTEN_BACKLOG: Final = 1024
 TOKEN_CHARACTERS_MIN: Final = 16
 TOKEN_CHARACTERS_MAX: Final = 4096
 _PUBLIC: Final = stat.S_IRWXG | stat.S_IRWXO
+TAKEN_WAIT_S: Final = 1.0
+TAKEN_LOOK_S: Final = 0.05
 
 
 def open_listener(http: HttpConfig) -> socket.socket:
@@ -36,7 +39,7 @@ def open_listener(http: HttpConfig) -> socket.socket:
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        made.bind((listen.host, listen.port))
+        _bind(made, (listen.host, listen.port))
         made.listen(LISTEN_BACKLOG)
         made.setblocking(False)
     except OSError as error:
@@ -49,6 +52,20 @@ def open_listener(http: HttpConfig) -> socket.socket:
             reason = error.strerror or str(error)
         raise UnavailableError(f"http.listen: {listen}: {reason}") from error
     return made
+
+
+def _bind(made: socket.socket, address: tuple[str, int]) -> None:
+    """Bind, also if a node that was killed a moment ago has not let go of the address yet."""
+    deadline = time.monotonic() + TAKEN_WAIT_S
+    while True:
+        try:
+            made.bind(address)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise
+            time.sleep(TAKEN_LOOK_S)
+        else:
+            return
 
 
 def url_of(http: HttpConfig, listener: socket.socket) -> str:

@@ -22,7 +22,8 @@ SOCKET_PATH_BYTES_MAX = 107
 """Of the address of a socket file: ``sun_path`` of unix(7) without its NUL."""
 RUNTIME_ROOM_BYTES = 56
 """Of it for a runtime folder's name and the longest socket's in it."""
-_STARTTIME_FIELD = 19  # of /proc/PID/stat, counted behind the command name: field 22 of proc(5)
+_THREADS_FIELD = 17
+_STARTTIME_FIELD = 19  # both of /proc/PID/stat, counted behind the command name: fields 20 and 22 of proc(5)
 
 
 def runtime_parent() -> Path:
@@ -41,13 +42,16 @@ def runtime_parent() -> Path:
 
 
 def process_start(pid: int) -> int | None:
-    """Clock ticks since boot at which a process started; ``None`` if there is none (or only its corpse)."""
+    """Clock ticks since boot at which a process started; ``None`` if there is none (or only its corpse).
+
+    While a thread of it lives, a process whose first thread is a corpse still has its files and sockets open.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:
         return None
     fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in {"Z", "X"} else int(fields[_STARTTIME_FIELD])
+    return None if fields[0] in {"Z", "X"} and int(fields[_THREADS_FIELD]) <= 1 else int(fields[_STARTTIME_FIELD])
 
 
 def mark_of(pid: int) -> ProcessMark:
