@@ -13,7 +13,6 @@ from typing import Any, Final, NamedTuple
 
 import cbor2
 import msgspec
-import structlog
 
 from shardfun.errors import IngressError
 from shardfun.ports import IngressBatch
@@ -26,7 +25,6 @@ PLACE_CHARACTERS: Final = 200
 RESTART_MIN_S: Final = 1.0
 RESTART_MAX_S: Final = 60.0
 
-log = structlog.get_logger("shardfun.ingress")
 
 _UNCHANGEABLE: Final = frozenset((int, float, bool, str, bytes, type(None)))
 _NOT_STORABLE: Final = (cbor2.CBOREncodeError, ValueError, TypeError, RecursionError)
@@ -64,8 +62,6 @@ class Feed:
         self._position = position
         self._waiting: deque[tuple[Any, Any]] = deque()
         self._error: IngressError | None = None
-        self._failures = 0
-        self._failed_at = self.position
 
     # ---- the producer's side --------------------------------------------------------------------------------------------
     @property
@@ -104,27 +100,6 @@ class Feed:
         self.trouble = ""
         self.ended = True
         self._wake()
-
-    def failed(self, name: str, error: BaseException) -> float:
-        """The source has raised an error and is to be opened again behind its last record: after so many seconds.
-
-        Each failure without a record in between doubles them.
-        """
-        position = self.position
-        self._failures = self._failures + 1 if position == self._failed_at else 1
-        self._failed_at = position
-        pause = restart_pause(self._failures)
-        what = f"{type(error).__name__}: {error}"
-        self.trouble = f"{self._label}: {what:.500}"
-        log.warning(
-            "ingress failed, is read again behind its last record",
-            ingress=name,
-            error=what,
-            failures=self._failures,
-            pause_s=pause,
-            exc_info=error,
-        )
-        return pause
 
     def fail(self, error: IngressError) -> None:
         """There is an error that no repetition repairs. What was put before is taken first."""

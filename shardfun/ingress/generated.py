@@ -11,7 +11,7 @@ import structlog
 import trio
 
 from shardfun.errors import IngressError
-from shardfun.ingress.feed import Feed, Host
+from shardfun.ingress.feed import Feed, Host, restart_pause
 from shardfun.ports import IngressBatch, Partition
 
 log = structlog.get_logger("shardfun.ingress")
@@ -112,18 +112,32 @@ class _Run:
             self.done.set()
 
     async def _repeat(self) -> None:
+        failures = 0
         while True:
+            position = self.feed.position
             try:
                 await self._once()
             except IngressError as error:
                 self.feed.fail(error)
                 return
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's code; ``failed`` logs it
+            except (Exception, SystemExit) as error:
                 permanent = _permanent(error)
                 if permanent is not None:
                     self.feed.fail(permanent)
                     return
-                await trio.sleep(self.feed.failed(self._name, error))
+                failures = 1 if self.feed.position != position else failures + 1
+                pause = restart_pause(failures)
+                what = f"{type(error).__name__}: {error}"
+                self.feed.trouble = f"ingress {self._name!r}: {what:.500}"
+                log.warning(
+                    "ingress failed, is read again behind its last record",
+                    ingress=self._name,
+                    error=what,
+                    failures=failures,
+                    pause_s=pause,
+                    exc_info=error,
+                )
+                await trio.sleep(pause)
             else:
                 self.feed.end()
                 return

@@ -15,7 +15,7 @@ from typing import Any, Final
 import structlog
 
 from shardfun.errors import IngressError
-from shardfun.ingress.feed import FEED_RECORDS, Feed, Host
+from shardfun.ingress.feed import FEED_RECORDS, Feed, Host, restart_pause
 from shardfun.ports import IngressBatch
 from shardfun.sources import Ingress
 
@@ -107,16 +107,30 @@ class _Run:
             if self._before.is_alive():
                 log.warning("the thread of a source does not end: it needs 'interrupt'", ingress=self._name)
             self._before = None
+        failures = 0
         while not self.feed.stopped:
+            position = self.feed.position
             try:
                 self._once()
             except IngressError as error:
                 self.feed.fail(error)
                 return
-            except BaseException as error:  # noqa: BLE001 - libraries raise anything, and nobody else hears of this thread's end
+            except BaseException as error:
                 if self._is_stopped():
                     return
-                self._wait(self.feed.failed(self._name, error))
+                failures = 1 if self.feed.position != position else failures + 1
+                pause = restart_pause(failures)
+                what = f"{type(error).__name__}: {error}"
+                self.feed.trouble = f"ingress {self._name!r}: {what:.500}"
+                log.warning(
+                    "ingress failed, is read again behind its last record",
+                    ingress=self._name,
+                    error=what,
+                    failures=failures,
+                    pause_s=pause,
+                    exc_info=error,
+                )
+                self._wait(pause)
             else:
                 return
 

@@ -15,7 +15,7 @@ import trio
 
 from shardfun import App, Context
 from shardfun.errors import DefinitionError, IngressError
-from shardfun.ingress import feed
+from shardfun.ingress import generated, threaded
 from shardfun.ingress.feed import FEED_RECORDS, Host, restart_pause
 from shardfun.ingress.generated import GeneratedReader
 from shardfun.ingress.threaded import ThreadedReader
@@ -28,7 +28,8 @@ PARTITION = Partition(0, 1, lambda _: True)
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "restart_pause", lambda failures: 0.01)
+    for module in (generated, threaded):
+        monkeypatch.setattr(module, "restart_pause", lambda failures: 0.01)
 
 
 def nothing() -> None: ...
