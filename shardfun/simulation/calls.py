@@ -16,9 +16,8 @@ from typing import Any
 from shardfun.core.effects import StartCall
 from shardfun.core.shard import ShardCore
 from shardfun.errors import FunctionTimeoutError
+from shardfun.simulation.faults import Faults
 
-BREAKS = 0.01
-TIMES_OUT = 0.03
 RUNS_ON = 0.5  # of the threads that were given up
 
 
@@ -60,12 +59,8 @@ class Calls:
         """The core asks for a call."""
         self._calls.append(_Call(effect))
 
-    def step(self, *, faults: bool) -> str:
-        """One of the calls goes on; what has happened, empty if there is none.
-
-        Args:
-            faults: calls may break and time out.
-        """
+    def step(self, faults: Faults) -> str:
+        """One of the calls goes on; what has happened, empty if there is none. It may break or time out."""
         if not self._calls:
             return ""
         chance = self._chance
@@ -74,12 +69,12 @@ class Calls:
         effect = call.effect
         value: Any = None
         error: BaseException | None = None
-        if faults and effect.timeout_ms is not None and chance.random() < TIMES_OUT:
+        if effect.timeout_ms is not None and faults.call_times_out:
             self._give_up(call)
             error = FunctionTimeoutError(f"{effect.what} took longer than {effect.timeout_ms} ms")
         else:
             try:
-                ended, value = self._go_on(call, breaks=faults and chance.random() < BREAKS)
+                ended, value = self._go_on(call, breaks=call.coroutine is not None and faults.call_breaks)
             except Exception as raised:  # noqa: BLE001 - user code
                 error = raised
             else:
@@ -97,7 +92,6 @@ class Calls:
             if not hasattr(found, "__await__"):
                 return True, found
             call.coroutine = found
-            breaks = False
         try:
             if breaks:
                 call.coroutine.throw(Broken("what was awaited has failed"))

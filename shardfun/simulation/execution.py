@@ -53,7 +53,7 @@ class Execution:
 
     def call_step(self) -> bool:
         """A call goes on; whether there is one."""
-        happened = self._calls.step(faults=self._around.faults.active)
+        happened = self._calls.step(self._around.faults)
         if happened:
             self._around.note(self._name, "call", happened)
             self._find_violations()

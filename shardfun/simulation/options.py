@@ -71,6 +71,7 @@ class Options:
         faulty_steps: length of the safety phase.
         sink_counts: sinks know how much they hold; otherwise records are repeated after a crash.
         ping_pong: messages that are sent to and fro for ever, inside a shard and between two.
+        faults: names of the faults that may strike (see ``faults``), of a run that was shrunk; ``None``: all may.
     """
 
     seed: int
@@ -92,6 +93,7 @@ class Options:
     faulty_steps: int
     sink_counts: bool
     ping_pong: bool
+    faults: tuple[str, ...] | None = None
 
 
 RECORDS = {"pairs": 420, "bank": 1500, "ring": 72, "trees": 440}

@@ -77,7 +77,7 @@ class World:
         self.options = options
         self.trace = Trace(out)
         self.chance = random.Random(options.seed)
-        self.faults = Faults(options.rates, self.chance)
+        self.faults = Faults(options.rates, options.seed, options.faults)
         self._around = self._surroundings()
         self.checker = self._around.checker
         self.node = Node(self._around)
@@ -257,7 +257,7 @@ class World:
 
     # ---- faults ---------------------------------------------------------------------------------------------------------
     def _strike(self, fault: str) -> None:
-        shard = self.chance.randrange(self.options.shards)
+        shard = self.faults.detail.randrange(self.options.shards)
         match fault:
             case "crash":
                 self.node.kill(shard)
@@ -285,9 +285,10 @@ class World:
         pipes = [(channel, pipe) for channel, pipe in self._around.network.pipes.items() if pipe]
         if not pipes:
             return
-        (sender, receiver), pipe = pipes[self.chance.randrange(len(pipes))]
+        chance = self.faults.detail
+        (sender, receiver), pipe = pipes[chance.randrange(len(pipes))]
         incarnation = pipe[-1].incarnation
-        self._around.network.cut_tail((sender, receiver), self.chance.randint(1, len(pipe)))
+        self._around.network.cut_tail((sender, receiver), chance.randint(1, len(pipe)))
         told = not self.faults.lose_notice
         self.trace.note("world", "pipe breaks", f"{sender} to {receiver}, {'noticed' if told else 'unnoticed'}")
         if told:
