@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,7 @@ import structlog
 
 from shardfun.core.shard import ShardCore
 from shardfun.errors import EgressError, IngressError, ShardfunError
+from shardfun.failpoints import Point, reached
 from shardfun.ports import EgressSink, IngressReader, Interruptible
 from shardfun.shard.worker import Failed, Worker
 
@@ -210,7 +211,7 @@ class Egress:
                 continue
             publisher.busy = started = True
             publisher.worker.submit(
-                lambda p=publisher, records=records: p.sink.publish(records),  # type: ignore[misc]
+                lambda p=publisher, records=records: _publish(p.sink, records),  # type: ignore[misc]
                 lambda result, p=publisher, records=records: self._published(core, p, len(records), result),  # type: ignore[misc]
             )
         return started
@@ -227,6 +228,7 @@ class Egress:
             return
         publisher.trouble = ""
         core.published(publisher.name, count if result is None else result)
+        reached(Point.SINK_PROGRESS)
 
     def interrupt(self) -> None:
         """End what waits for others: nobody is interested in its result any more."""
@@ -238,6 +240,13 @@ class Egress:
         """Close the sinks."""
         for publisher in self._publishers:
             publisher.sink.close()
+
+
+def _publish(sink: EgressSink, records: Sequence[bytes]) -> int | None:
+    reached(Point.PUBLISHING)
+    found = sink.publish(records)
+    reached(Point.PUBLISHED)
+    return found
 
 
 def _reopen(sink: EgressSink, published: Any, pending: list[bytes]) -> int:

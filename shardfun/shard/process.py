@@ -36,6 +36,7 @@ from shardfun.errors import (
     ShardfunError,
     StorageError,
 )
+from shardfun.failpoints import ON, Point, reached
 from shardfun.ingress.feed import Host
 from shardfun.intake.bells import Bell
 from shardfun.mesh.channel import Channel
@@ -73,6 +74,7 @@ from shardfun.shard.loop import HotLoop
 from shardfun.shard.program import Application, limits_of
 from shardfun.shard.queries import Queries
 from shardfun.shard.storage import Place, Storage
+from shardfun.shard.watched import WatchedCore
 from shardfun.shard.worker import Completions, Failed, Worker
 from shardfun.state.options import StoreOptions
 from shardfun.telemetry.logs import open_log_context
@@ -260,6 +262,7 @@ class ShardProcess:
                 case Finish():
                     self._finishing = self._core is not None and message.incarnation == self._core.incarnation
                     self._hear(wanted=not self._finishing)
+                    reached(Point.FINISH)
                 case _:
                     assert_never(message)
         return busy
@@ -317,6 +320,7 @@ class ShardProcess:
     def _begin_reset(self, message: Reset) -> None:
         """Stop everything of the old incarnation and restore; the storage worker does it behind what it still has to write."""
         self._reset = message
+        reached(Point.RESET)
         if self._egress is None:
             return  # it could not be assigned; the supervisor stops the node
         self._pause()
@@ -355,7 +359,7 @@ class ShardProcess:
         previous, self._core = self._core, None
         crumb = self._breadcrumb(message)
         chance = random.Random()  # noqa: S311 - for functions; seeded by the operating system, anew in each incarnation
-        core = ShardCore(
+        core = (WatchedCore if ON else ShardCore)(
             self._place.identity, start, program, self._limits, self._storage.stored, previous, chance=chance, breadcrumb=crumb
         )
         if previous is not None:
@@ -398,6 +402,7 @@ class ShardProcess:
             self._epoll.register(channel.receive_fd, select.EPOLLIN)
         self._loop = HotLoop(core, fabric, ingress, self._egress, self._perform, self._epoll)
         self.send(Ready(core.incarnation, fabric.listening, core.notes))
+        reached(Point.READY_SENT)
 
     def _start(self, message: Start) -> None:
         if self._core is None or self._fabric is None or message.incarnation != self._core.incarnation:
@@ -407,6 +412,7 @@ class ShardProcess:
         self._hear(wanted=True)
         gc.freeze()
         self._frozen_at_bytes = self._core.table.cached_bytes
+        reached(Point.STARTED)
 
     def _pause(self) -> None:
         """Nothing runs any more."""
@@ -526,6 +532,7 @@ class ShardProcess:
         else:
             core.delta_written(checkpoint, result, self._take_checkpoint_seconds())
         self._perform()
+        reached(Point.PREPARED_SENT)
 
     def _take_checkpoint_seconds(self) -> float:
         if self._loop is None:

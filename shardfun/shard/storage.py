@@ -19,6 +19,7 @@ from shardfun.core.effects import ApplyDelta, DeleteDelta, WriteDelta
 from shardfun.core.participant import ShardIdentity
 from shardfun.core.snapshot import EMPTY_QUEUES, Queues, decode_queues
 from shardfun.errors import CorruptionError, StorageError
+from shardfun.failpoints import Point, reached
 from shardfun.model.address import is_declared
 from shardfun.model.control import Letters
 from shardfun.shard.letters import find_letters
@@ -117,6 +118,7 @@ class Storage:
                 place.directory, job=identity.job, shard=identity.shard, shards=identity.shards, options=self._options
             )
         delta = self._store.recover(complete, digest)
+        reached(Point.RECOVERED)
         return EMPTY_QUEUES if delta is None else decode_queues(delta.queues)
 
     def _apply(self, effect: ApplyDelta, restore: int) -> dict[str, list[str]]:
@@ -129,6 +131,7 @@ class Storage:
         while True:
             try:
                 store.apply_delta(effect.checkpoint, effect.blocks)
+                reached(Point.APPLIED)
                 break
             except StorageError as error:
                 if isinstance(error, CorruptionError) or self._restores != restore or self._ending:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shardfun.errors import CorruptionError, StorageError
+from shardfun.failpoints import FilePoints, reached
 
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
@@ -50,11 +51,13 @@ class FileForm:
         magic: eight bytes that open the file.
         version: of the content.
         what: its name in messages, such as ``"manifest"``.
+        points: failpoints, if its steps are worth some.
     """
 
     magic: bytes
     version: int
     what: str
+    points: FilePoints | None = None
 
 
 def storage_error(doing: str, path: Path, error: OSError) -> StorageError:
@@ -75,7 +78,7 @@ def digest_of(*pieces: bytes) -> bytes:
 
 # ---- writing -------------------------------------------------------------------------------------------------------------
 @contextmanager
-def durable_file(path: Path) -> Iterator[Write]:
+def durable_file(path: Path, points: FilePoints | None = None) -> Iterator[Write]:
     """Write ``path`` piece by piece; it appears, durably, when the block ends, and not at all if the block raises.
 
     Raises:
@@ -91,15 +94,23 @@ def durable_file(path: Path) -> Iterator[Write]:
         try:
             try:
                 yield lambda piece: _write_all(descriptor, piece)
+                if points is not None:
+                    reached(points.written)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+            if points is not None:
+                reached(points.synced)
             temporary.replace(path)
         except BaseException:
             with suppress(OSError):
                 temporary.unlink()
             raise
+        if points is not None:
+            reached(points.renamed)
         _fsync_folder(path.parent)
+        if points is not None:
+            reached(points.durable)
 
 
 def _write_all(descriptor: int, piece: bytes) -> None:
@@ -194,7 +205,7 @@ def write_checked(path: Path, form: FileForm, content: bytes) -> None:
         StorageError: as ``durable_file``.
     """
     head = _HEAD.pack(form.magic, form.version, len(content))
-    with durable_file(path) as write:
+    with durable_file(path, form.points) as write:
         write(head + content + digest_of(head, content))
 
 

@@ -27,6 +27,7 @@ from typing import Any
 import plyvel
 
 from shardfun.errors import CorruptionError, StorageError
+from shardfun.failpoints import Point, reached
 from shardfun.model.delta import RecordBlock
 from shardfun.state.files import storage_error, sync_directory
 from shardfun.state.options import StoreOptions
@@ -207,14 +208,19 @@ class Database:
                     count += len(piece)
                     if count >= CHUNK_RECORDS or batch.approximate_size() >= CHUNK_BYTES:
                         batch.write()
+                        reached(Point.APPLY_CHUNK)
                         batch = self._db.write_batch()
                         _fill(batch, each)
                         count = 0
             _fill(batch, last)
+            reached(Point.APPLY_CHUNK)
             batch.write()
         except plyvel.Error as error:
             self.failed = True
             raise self._mapped(error, "write") from error
+        except OSError as error:  # of a failpoint
+            self.failed = True
+            raise storage_error("write", self.path, error) from error
 
     def flush(self, witness: bytes) -> None:
         """Force everything written so far into table files, which LevelDB fsyncs.

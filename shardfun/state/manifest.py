@@ -15,6 +15,7 @@ import cbor2
 import msgspec
 
 from shardfun.errors import CorruptionError, IncompatibleDataError, StorageError
+from shardfun.failpoints import MANIFEST
 from shardfun.model.delta import checkpoint_name
 from shardfun.state.files import (
     FileForm,
@@ -31,7 +32,7 @@ MANIFEST_FORMAT = 1
 MANIFESTS_KEPT = 3
 DAMAGED_SUFFIX = ".damaged"
 
-_FORM = FileForm(b"sfmanif\n", MANIFEST_FORMAT, "manifest")
+_FORM = FileForm(b"sfmanif\n", MANIFEST_FORMAT, "manifest", MANIFEST)
 _NAME = re.compile(r"manifest-([0-9a-f]{16})")
 
 

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from shardfun.errors import CorruptionError, LocalProtocolError, StorageError
+from shardfun.failpoints import DELTA
 from shardfun.model.delta import DeltaHeader, DeltaSummary, RecordBlock, StoredDelta, checkpoint_name
 from shardfun.state.chain import BEGINNING, Identity, Mark, check_applicable, check_next, redo_chain
 from shardfun.state.delta import RESERVED, DeltaReader, encode_delta
@@ -129,7 +130,7 @@ class LevelDBStore:
         self._require_recovered()
         check_next(header, self._applied, self._identity)
         self._written = None
-        with durable_file(self._delta_path(header.checkpoint)) as write:
+        with durable_file(self._delta_path(header.checkpoint), DELTA) as write:
             summary = encode_delta(header, blocks, queues, write)
         self._written = header, summary
         return summary

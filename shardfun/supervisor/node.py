@@ -14,7 +14,8 @@ import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import assert_never
+from types import MappingProxyType
+from typing import Final, assert_never
 
 import msgspec
 import trio
@@ -34,6 +35,7 @@ from shardfun.core.coordinator import (
 from shardfun.core.membership import Change, Member
 from shardfun.egress.registry import find_kind as find_egress
 from shardfun.errors import ShardfunError, StorageError, UnavailableError
+from shardfun.failpoints import Point, reached
 from shardfun.intake.desk import Intake
 from shardfun.intake.entries import LOCAL
 from shardfun.intake.targets import Targets
@@ -42,6 +44,7 @@ from shardfun.model.control import (
     Applied,
     Assign,
     Changed,
+    Complete,
     Fatal,
     Found,
     Heartbeat,
@@ -51,8 +54,10 @@ from shardfun.model.control import (
     Ready,
     Refused,
     Reset,
+    Start,
     ToShard,
     ToSupervisor,
+    Trigger,
     Warm,
 )
 from shardfun.model.delta import checkpoint_name
@@ -89,6 +94,10 @@ from shardfun.telemetry.node_log import NodeLog
 TICK_S = 0.25
 RUNTIME_NAME_BYTES = 6
 LOSS_GRACE_S = 0.05
+
+_SENT: Final = MappingProxyType(
+    {Trigger: Point.TRIGGER_SENT, Complete: Point.COMPLETE_SENT, Reset: Point.RESET_SENT, Start: Point.START_SENT}
+)
 
 log = NodeLog("shardfun.supervisor")
 
@@ -333,9 +342,13 @@ class Node:
             if isinstance(message, Reset):
                 handle.reset_at = trio.current_time()
             handle.send(message)
+            point = _SENT.get(type(message))
+            if point is not None:
+                reached(point)
 
     def _incarnation_raised(self, incarnation: int) -> None:
         log.debug("incarnation raised", incarnation=incarnation)
+        reached(Point.INCARNATION_RAISED)
         assert self._coordinator is not None
         self._coordinator.incarnation_raised(incarnation)
         self._perform()
@@ -359,6 +372,7 @@ class Node:
         self._serving[shard] = handle
         self._filling.discard(shard)
         handle.send(Assign(shard, self.config.shards, self._identity.job, str(self._directory.shard(shard))))
+        reached(Point.ASSIGN_SENT)
         self._coordinator.assigned(shard)
         self._perform()
 
