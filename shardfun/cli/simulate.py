@@ -125,7 +125,7 @@ def _replay(seed: int, plan: Plan, *, as_json: bool) -> int:
         return EXIT_VIOLATION if summary.findings else 0
     print(draw(seed, plan.workload))
     print(HEADER)
-    outcome = run_seed(seed, plan, print)
+    outcome = run_seed(seed, plan, lambda event: print(event.line()))
     summary.add(seed, plan, outcome)
     print()
     print("no violation" if outcome.kind == "ok" else f"{outcome.kind}: {outcome.what}")

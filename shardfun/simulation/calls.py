@@ -7,11 +7,12 @@ coroutines are closed, and of the threads some still run afterwards, when nobody
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
 from collections.abc import Generator
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from shardfun.core.effects import StartCall
 from shardfun.core.shard import ShardCore
@@ -31,6 +32,55 @@ class Turn:
     def __await__(self) -> Generator[None, None, None]:
         """Wait for one turn."""
         yield
+
+
+class CallsOfShard(Protocol):
+    """What runs the calls of one shard."""
+
+    def start(self, effect: StartCall) -> None:
+        """The core asks for a call."""
+
+    def step(self, faults: Faults, now: float) -> str:
+        """Some call goes on; what has happened, empty if nothing has."""
+
+    def report(self, core: ShardCore) -> bool:
+        """The loop hears of the end of a call; whether there was one."""
+
+    def reset(self) -> None:
+        """The incarnation is over, or the process."""
+
+
+class Beside(Protocol):
+    """What runs the calls of all shards."""
+
+    def of_shard(self, shard: int) -> CallsOfShard:
+        """For a new process of a shard."""
+
+    @property
+    def wake_at(self) -> float:
+        """When user code wants to go on, in virtual seconds."""
+
+    def close(self) -> None:
+        """The run is over."""
+
+
+class InTurns:
+    """Runs all calls in turns that the world picks: see the module. Their code awaits only ``Turn``."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+
+    def of_shard(self, shard: int) -> CallsOfShard:  # noqa: ARG002 - all alike
+        """For a new process of a shard."""
+        return Calls(self._chance)
+
+    @property
+    def wake_at(self) -> float:
+        """Never: what is awaited is there whenever the world says so."""
+        return math.inf
+
+    def close(self) -> None:
+        """Nothing is left."""
 
 
 class _Call:
@@ -59,7 +109,7 @@ class Calls:
         """The core asks for a call."""
         self._calls.append(_Call(effect))
 
-    def step(self, faults: Faults) -> str:
+    def step(self, faults: Faults, now: float) -> str:  # noqa: ARG002 - these do not wait for a time
         """One of the calls goes on; what has happened, empty if there is none. It may break or time out."""
         if not self._calls:
             return ""

@@ -14,6 +14,7 @@ from typing import Any
 
 from shardfun.simulation.mutations import mutated
 from shardfun.simulation.options import draw
+from shardfun.simulation.trace import Event
 from shardfun.simulation.world import Outcome, World
 
 SEEDS_PER_TASK = 4
@@ -71,11 +72,11 @@ class Summary:
             self.findings.append(Finding(seed, outcome.kind, outcome.what, options, outcome.last))
 
 
-def run_seed(seed: int, plan: Plan, out: Callable[[str], None] | None = None) -> Outcome:
+def run_seed(seed: int, plan: Plan, out: Callable[[Event], None] | None = None) -> Outcome:
     """One run.
 
     Args:
-        out: called with each line of the trace.
+        out: called with each event of the trace.
 
     Raises:
         ConfigurationError: there is no such mutation.

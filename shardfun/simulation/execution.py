@@ -7,7 +7,6 @@ from collections.abc import Callable
 from shardfun.core.effects import StartCall
 from shardfun.core.shard import ShardCore
 from shardfun.errors import FunctionRestartError
-from shardfun.simulation.calls import Calls
 from shardfun.simulation.surroundings import Surroundings
 from shardfun.simulation.violation import wrong
 
@@ -31,7 +30,7 @@ class Execution:
         self._name = f"shard {shard}"
         self._restart = restart
         self._perform = perform
-        self._calls = Calls(around.chance)
+        self._calls = around.beside.of_shard(shard)
 
     def start_call(self, effect: StartCall) -> None:
         """The core asks for a call."""
@@ -53,7 +52,7 @@ class Execution:
 
     def call_step(self) -> bool:
         """A call goes on; whether there is one."""
-        happened = self._calls.step(self._around.faults)
+        happened = self._calls.step(self._around.faults, self._around.trace.now)
         if happened:
             self._around.note(self._name, "call", happened)
             self._find_violations()

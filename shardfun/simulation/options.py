@@ -14,6 +14,7 @@ from shardfun.core.coordinator import Timing
 from shardfun.core.limits import Limits
 
 WORKLOADS = ("pairs", "bank", "ring", "trees")
+DELIVERED_MIN = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,7 @@ class Options:
         sink_counts: sinks know how much they hold; otherwise records are repeated after a crash.
         ping_pong: messages that are sent to and fro for ever, inside a shard and between two.
         faults: names of the faults that may strike (see ``faults``), of a run that was shrunk; ``None``: all may.
+        messages_min: a run with fewer messages would prove too little.
     """
 
     seed: int
@@ -94,6 +96,7 @@ class Options:
     sink_counts: bool
     ping_pong: bool
     faults: tuple[str, ...] | None = None
+    messages_min: int = DELIVERED_MIN
 
 
 RECORDS = {"pairs": 420, "bank": 1500, "ring": 72, "trees": 440}

@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 
 from shardfun.core.shard import Program
+from shardfun.simulation.calls import Beside
 from shardfun.simulation.checker import Checker
 from shardfun.simulation.disk import SupervisorDisk
 from shardfun.simulation.faults import Faults
@@ -24,6 +25,7 @@ class Surroundings:
 
     Args:
         sinks: by egress and shard.
+        beside: runs user code that awaits or blocks.
         open_share: the part of every bounded ingress that may be read by now.
     """
 
@@ -38,6 +40,7 @@ class Surroundings:
     checker: Checker
     workload: Workload
     program: Program
+    beside: Beside
     open_share: float = 0.0
     executed: int = 0
 

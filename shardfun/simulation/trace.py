@@ -9,35 +9,66 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, deque
 from collections.abc import Callable
+from typing import NamedTuple
+
+from shardfun.model.delta import checkpoint_name
 
 LAST_EVENTS = 60
-HEADER = f"{'step':>7} {'time':>9}  {'who':<10} {'event':<14} detail"
+HEADER = f"{'step':>7} {'time':>9} {'inc':>4} {'checkpoint':<10} {'who':<10} {'event':<16} detail"
+
+
+class Event(NamedTuple):
+    """Something that has happened.
+
+    Args:
+        now: virtual seconds.
+        incarnation: that ``who`` is in; 0: in none.
+        checkpoint: of a shard the last that it has cut, of all others the newest that is complete.
+        detail: a few words or nothing.
+    """
+
+    step: int
+    now: float
+    incarnation: int
+    checkpoint: int
+    who: str
+    event: str
+    detail: str
+
+    def line(self) -> str:
+        """With fixed columns, as ``HEADER`` names them."""
+        where = f"{self.incarnation or '-':>4} {checkpoint_name(self.checkpoint):<10}"
+        return f"{self.step:>7} {self.now:>9.3f} {where} {self.who:<10} {self.event:<16} {self.detail}".rstrip()
 
 
 class Trace:
     """See the module.
 
     Args:
-        out: called with each line; ``None``: nobody reads along.
+        out: called with each event; ``None``: nobody reads along.
+        where: tells of somebody in which incarnation he is, and his newest checkpoint.
     """
 
-    def __init__(self, out: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, out: Callable[[Event], None] | None = None, where: Callable[[str], tuple[int, int]] = lambda _who: (0, 0)
+    ) -> None:
         self.step = 0
         self.now = 0.0
         """Virtual seconds."""
         self.events = Counter[str]()
         self._out = out
-        self._last: deque[str] = deque(maxlen=LAST_EVENTS)
+        self._where = where
+        self._last: deque[Event] = deque(maxlen=LAST_EVENTS)
         self._hasher = hashlib.blake2b(digest_size=16)
 
     def note(self, who: str, event: str, detail: str = "") -> None:
         """Something has happened."""
-        line = f"{self.step:>7} {self.now:>9.3f}  {who:<10} {event:<14} {detail}".rstrip()
-        self._hasher.update(line.encode())
-        self._last.append(line)
+        happened = Event(self.step, self.now, *self._where(who), who, event, detail)
+        self._hasher.update(repr(happened).encode())
+        self._last.append(happened)
         self.events[event] += 1
         if self._out is not None:
-            self._out(line)
+            self._out(happened)
 
     @property
     def digest(self) -> str:
@@ -46,5 +77,5 @@ class Trace:
 
     @property
     def last(self) -> list[str]:
-        """The last events, oldest first."""
-        return list(self._last)
+        """Lines of the last events, oldest first."""
+        return [event.line() for event in self._last]

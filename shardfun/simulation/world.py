@@ -7,6 +7,7 @@ the mesh, storage against execution, or one shard against all others.
 
 from __future__ import annotations
 
+import math
 import random
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -22,19 +23,20 @@ from shardfun.simulation.disk import SupervisorDisk
 from shardfun.simulation.faults import Faults
 from shardfun.simulation.network import ControlSockets, Network
 from shardfun.simulation.node import Node
-from shardfun.simulation.options import PACES, Options
+from shardfun.simulation.options import DELIVERED_MIN, PACES, Options
 from shardfun.simulation.process import ANYTHING
 from shardfun.simulation.sinks import Sink
 from shardfun.simulation.surroundings import Surroundings
-from shardfun.simulation.trace import Trace
+from shardfun.simulation.trace import Event, Trace
 from shardfun.simulation.violation import Violation
 from shardfun.simulation.work import ALL_KINDS, Agenda
 from shardfun.simulation.workloads import make_workload
-from shardfun.simulation.workloads.workload import decode_records
+from shardfun.simulation.workloads.workload import Workload
+
+__all__ = ["DELIVERED_MIN", "Outcome", "World"]
 
 STEP_S = 0.001
 LIVENESS_STEPS_MAX = 150_000
-DELIVERED_MIN = 2_000
 IDLE_PICKS = 60
 """After so many picks in a row without anything to do, everybody is asked; if that finds nothing, the clock moves on."""
 
@@ -57,6 +59,7 @@ class Outcome:
         figures: counts of what happened.
         digest: of the trace; two runs of a seed have the same.
         last: the last events, if something was wrong.
+        faults: the names of those that struck.
     """
 
     kind: str
@@ -64,21 +67,30 @@ class Outcome:
     figures: dict[str, float]
     digest: str
     last: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
 
 
 class World:
     """One run.
 
     Args:
-        out: called with each line of the trace.
+        out: called with each event of the trace.
+        make: makes the workload.
     """
 
-    def __init__(self, options: Options, out: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        options: Options,
+        out: Callable[[Event], None] | None = None,
+        make: Callable[[Options], Workload] = make_workload,
+    ) -> None:
         self.options = options
-        self.trace = Trace(out)
+        self.outcome: Outcome | None = None
+        """Once the run has ended."""
+        self.trace = Trace(out, self._where)
         self.chance = random.Random(options.seed)
         self.faults = Faults(options.rates, options.seed, options.faults)
-        self._around = self._surroundings()
+        self._around = self._surroundings(make(options))
         self.checker = self._around.checker
         self.node = Node(self._around)
         self._around.network.wake = self._wake
@@ -103,9 +115,8 @@ class World:
         self._complete_at_heal = 0
         self._stop_asked = False
 
-    def _surroundings(self) -> Surroundings:
+    def _surroundings(self, workload: Workload) -> Surroundings:
         options = self.options
-        workload = make_workload(options)
         functions = workload.app.compile()
         runners = [run_plain if options.plain_runners else compile_runner(function) for function in functions]
         network = Network(options.shards, options.pipe_frames)
@@ -127,22 +138,35 @@ class World:
             checker=checker,
             workload=workload,
             program=Program(functions, runners, workload.routes, workload.egresses, Context),
+            beside=workload.calls_beside(self.chance),
         )
 
     # ---- a run ----------------------------------------------------------------------------------------------------------
     def run(self) -> Outcome:
         """From the first start to the end."""
-        kind, what = "ok", ""
+        while self.outcome is None:
+            self.advance()
+        return self.outcome
+
+    def advance(self) -> None:
+        """One step; after the last one there is an ``outcome``."""
         try:
-            while not self._finished():
+            if not self._finished():
                 self._step()
+                return
             self._check_end()
         except Violation as violation:
-            kind, what = violation.kind, str(violation)
+            self._end(violation.kind, str(violation))
         except Exception as error:  # noqa: BLE001 - whatever the core raises is the finding
             place = "".join(traceback.format_exception(error)[-3:])
-            kind, what = "crash", f"{type(error).__name__}: {error}\n{place}"
-        return Outcome(kind, what, self._figures(), self.trace.digest, [] if kind == "ok" else self.trace.last)
+            self._end("crash", f"{type(error).__name__}: {error}\n{place}")
+        else:
+            self._end("ok", "")
+
+    def _end(self, kind: str, what: str) -> None:
+        self._around.beside.close()
+        last = [] if kind == "ok" else self.trace.last
+        self.outcome = Outcome(kind, what, self._figures(), self.trace.digest, last, self.faults.struck)
 
     def _step(self) -> None:
         """One thing that happens. Who is picked and has nothing to do takes no time."""
@@ -176,7 +200,9 @@ class World:
         self.trace.now = max(self.trace.now, min(self._wake_times(), default=0.0))
 
     def _wake_times(self) -> Iterator[float]:
-        """When somebody has something to do although nothing happens: the supervisor, or a shard with timers."""
+        """When somebody has something to do although nothing happens: the supervisor, a shard with timers, user code."""
+        if self._around.beside.wake_at < math.inf:
+            yield self._around.beside.wake_at
         if self.node.supervisor is not None:
             yield self.node.supervisor.coordinator.wake_at
         for process in self.node.processes:
@@ -359,10 +385,24 @@ class World:
         if not self.checker.published_all(published):
             raise Violation("liveness", "the run ended with records that were not published")
         if not self.options.ping_pong:
-            records = [record for sink in self._around.sinks.values() for record in decode_records(sink.records)]
-            self._around.workload.check_end(view, records)
-        if self._around.executed < DELIVERED_MIN:
+            self._around.workload.judge_end(view, published)
+        if self._around.executed < self.options.messages_min:
             raise Violation("correctness", f"only {self._around.executed} messages were delivered: the run proves too little")
+
+    # ---- looking --------------------------------------------------------------------------------------------------------
+    @property
+    def around(self) -> Surroundings:
+        """Everything that is not a process, to look at."""
+        return self._around
+
+    def _where(self, who: str) -> tuple[int, int]:
+        """In which incarnation somebody is, and what his newest checkpoint is: of a shard its last cut."""
+        name, _, number = who.partition(" ")
+        process = self.node.processes[int(number)] if name == "shard" else None
+        if process is not None and process.core is not None:
+            return process.core.incarnation, process.core.participant.cut
+        supervisor = self.node.supervisor
+        return 0 if supervisor is None else supervisor.coordinator.incarnation, self.checker.complete
 
     def _figures(self) -> dict[str, float]:
         events = self.trace.events

@@ -9,9 +9,10 @@ neither keep checkpoints from completing nor get lost or doubled.
 
 from __future__ import annotations
 
+import random
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import cbor2
@@ -23,6 +24,7 @@ from shardfun.model.keyspace import owner_of
 from shardfun.sdk.app import App, Message
 from shardfun.sdk.context import Context
 from shardfun.sdk.state import State, Value, value
+from shardfun.simulation.calls import Beside, InTurns
 from shardfun.simulation.options import Options
 from shardfun.simulation.view import CheckpointView
 from shardfun.simulation.violation import wrong
@@ -93,6 +95,10 @@ class Workload(ABC):
             Violation: as above.
         """
 
+    def calls_beside(self, chance: random.Random) -> Beside:
+        """What runs functions that await or block."""
+        return InTurns(chance)
+
     # ---- doors ----------------------------------------------------------------------------------------------------------
     @property
     def routes(self) -> dict[str, IngressRoute]:
@@ -154,6 +160,17 @@ class Workload(ABC):
             found.subtract(self._balls(partition)[: view.position(BALLS, partition)])
         same("balls in play", {ball: count for ball, count in found.items() if count}, {})
 
+    def judge_end(self, view: CheckpointView, published: Mapping[tuple[str, int], list[bytes]]) -> None:
+        """Judge the last checkpoint of a bounded run.
+
+        Args:
+            published: by egress and shard, what its sink holds.
+
+        Raises:
+            Violation: as above.
+        """
+        self.check_end(view, [cbor2.loads(record) for records in published.values() for record in records])
+
     # ---- for the world --------------------------------------------------------------------------------------------------
     def settled(self, view: CheckpointView) -> bool:
         """Whether everything but balls has come to its end in this checkpoint."""
@@ -197,8 +214,3 @@ def share(total: int, partition: int, partitions: int) -> int:
 
 def _encode_record(record: Any) -> bytes:
     return cbor2.dumps(record)
-
-
-def decode_records(records: Sequence[bytes]) -> list[Any]:
-    """What was emitted."""
-    return [cbor2.loads(record) for record in records]
