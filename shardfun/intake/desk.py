@@ -24,7 +24,8 @@ from shardfun.intake.log import CONSUMED, SEGMENT_BYTES, LogWriter, frame_bytes,
 from shardfun.intake.log_files import CONTENT_BYTES_MAX, load_mark, scan, segments
 from shardfun.intake.pending import PendingKeys
 from shardfun.intake.replies import ReplyRecord, ReplyStream, replies_path
-from shardfun.state.files import FILE_MODE, storage_error
+from shardfun.state.files import storage_error
+from shardfun.state.filesystem import FILE_MODE
 from shardfun.telemetry.node_log import NodeLog
 
 GROUP_BYTES_MAX: Final = 4 << 20

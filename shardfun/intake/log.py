@@ -38,7 +38,6 @@ from shardfun.intake.log_files import (
     write_mark,
 )
 from shardfun.state.files import (
-    FILE_MODE,
     durable_file,
     file_bytes,
     make_directory,
@@ -46,6 +45,7 @@ from shardfun.state.files import (
     storage_error,
     sync_directory,
 )
+from shardfun.state.filesystem import FILE_MODE
 
 SEGMENT_BYTES: Final = 16 << 20
 """A segment that is longer gets no more groups."""

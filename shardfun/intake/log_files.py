@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from shardfun.errors import CorruptionError
-from shardfun.state.files import FILE_MODE, remove_file, storage_error
+from shardfun.state.files import remove_file, storage_error
+from shardfun.state.filesystem import FILE_MODE
 
 HEAD: Final = struct.Struct(">IIH")
 """Of a frame: length of the content, checksum, slot."""

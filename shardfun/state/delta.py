@@ -17,7 +17,6 @@ delta of hundreds of megabytes is never in memory twice.
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -31,6 +30,7 @@ import msgspec
 from shardfun.errors import CorruptionError, LocalProtocolError
 from shardfun.model.delta import DeltaHeader, DeltaSummary, RecordBlock, StoredDelta
 from shardfun.state.files import DIGEST_BYTES, Write, storage_error
+from shardfun.state.filesystem import REAL_FILES, FileSystem
 from shardfun.state.plain import UndecodableError, load_plain, load_typed
 
 MAGIC = b"sfdelta\n"
@@ -142,13 +142,12 @@ class _BytesSource:
 
 
 class _FileSource:
-    """Opens the file for each read: a redo chain may be long, and descriptors held for all of it would need a limit."""
-
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, disk: FileSystem) -> None:
         self.name = str(path)
         self._path = path
+        self._disk = disk
         try:
-            self.size = path.stat().st_size
+            self.size = disk.size(path)
         except FileNotFoundError:
             raise CorruptionError(f"{path}: this delta is missing, and it is needed") from None
         except OSError as error:
@@ -156,23 +155,9 @@ class _FileSource:
 
     def read(self, offset: int, length: int) -> bytes:
         try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                return _pread(descriptor, offset, min(length, self.size))
-            finally:
-                os.close(descriptor)
+            return self._disk.read(self._path, offset, min(length, self.size))
         except OSError as error:
             raise storage_error("read", self._path, error) from error
-
-
-def _pread(descriptor: int, offset: int, length: int) -> bytes:
-    data = os.pread(descriptor, length, offset)
-    while len(data) < length:
-        more = os.pread(descriptor, length - len(data), offset + len(data))
-        if not more:
-            break
-        data += more
-    return data
 
 
 _Result = TypeVar("_Result")
@@ -196,8 +181,8 @@ class DeltaReader:
         StorageError: the disk refused.
     """
 
-    def __init__(self, source: Path | bytes) -> None:
-        self._source: _Source = _FileSource(source) if isinstance(source, Path) else _BytesSource(source)
+    def __init__(self, source: Path | bytes, disk: FileSystem = REAL_FILES) -> None:
+        self._source: _Source = _FileSource(source, disk) if isinstance(source, Path) else _BytesSource(source)
         self.header, self.summary, self._queues_offset, self._index = self._checked(self._open)
 
     def queues(self) -> bytes:

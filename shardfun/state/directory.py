@@ -25,10 +25,7 @@ import cbor2
 import msgspec
 
 from shardfun.errors import CorruptionError, DirectoryInUseError, IncompatibleDataError, LocalProtocolError
-from shardfun.model.delta import CHECKPOINT_SEQUENCE_BITS
 from shardfun.state.files import (
-    DIRECTORY_MODE,
-    FILE_MODE,
     TEMPORARY_SUFFIX,
     FileForm,
     make_directory,
@@ -37,16 +34,16 @@ from shardfun.state.files import (
     storage_error,
     write_checked,
 )
+from shardfun.state.filesystem import DIRECTORY_MODE, FILE_MODE
+from shardfun.state.incarnation import IncarnationFile
 from shardfun.state.manifest import Manifests
 from shardfun.state.plain import UndecodableError, load_typed
 
 DATA_FORMAT = 1
-INCARNATION_MAX = (1 << 31) - 1
 NODE_BYTES_MAX = 1 << 20
 PID_BYTES_MAX = 32
 
 _JOB_FORM = FileForm(b"sfjob--\n", 1, "job file")
-_INCARNATION_FORM = FileForm(b"sfincar\n", 1, "incarnation file")
 _SHARD = re.compile(r"shard-\d{1,6}")
 _FILES = ("lock", "job", "incarnation", "node.json")
 _FOLDERS = ("intake", "streams", "webhooks")  # of doors, which know what is in them
@@ -101,6 +98,7 @@ class DataDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.manifests = Manifests(path / "manifests")
+        self._incarnation = IncarnationFile(path / "incarnation")
         self._lock: int | None = None
         self._made_folder = False
 
@@ -230,7 +228,7 @@ class DataDirectory:
             )
         identity = JobIdentity(format=DATA_FORMAT, job=secrets.token_hex(16), app=app, shards=shards)
         make_directory(self.manifests.folder)
-        write_checked(self.path / "incarnation", _INCARNATION_FORM, cbor2.dumps(0))
+        self._incarnation.create()
         # The job file comes last: it says that everything else is there.
         write_checked(self.path / "job", _JOB_FORM, cbor2.dumps(msgspec.to_builtins(identity)))
         return identity
@@ -243,12 +241,7 @@ class DataDirectory:
             CorruptionError: the file is damaged.
             StorageError: it cannot be read.
         """
-        path = self.path / "incarnation"
-        content = read_checked(path, _INCARNATION_FORM)
-        try:
-            return None if content is None else load_typed(content, int)
-        except UndecodableError as error:
-            raise CorruptionError(f"{path}: the incarnation file is damaged; restore it from a backup") from error
+        return self._incarnation.read()
 
     def next_incarnation(self) -> int:
         """Raise the incarnation durably and return it: 1 at the first start. No number is ever returned twice.
@@ -258,18 +251,7 @@ class DataDirectory:
             StorageError: it cannot be read or written.
         """
         self._require_lock()
-        path = self.path / "incarnation"
-        last = self.incarnation()
-        if last is None:
-            raise CorruptionError(f"{path}: the incarnation file is missing; restore it from a backup")
-        newest = next(iter(self.manifests.checkpoints()), 0) >> CHECKPOINT_SEQUENCE_BITS
-        if not newest <= last < INCARNATION_MAX:
-            raise CorruptionError(
-                f"{path}: expected an incarnation of at least {newest} (the newest manifest's) and below {INCARNATION_MAX}, got {last}; "
-                "restore the whole data directory from one backup"
-            )
-        write_checked(path, _INCARNATION_FORM, cbor2.dumps(last + 1))
-        return last + 1
+        return self._incarnation.raise_beyond(next(iter(self.manifests.checkpoints()), 0))
 
     # ---- the running node ------------------------------------------------------------------------------------------------
     def write_node(self, node: NodeRecord) -> None:

@@ -20,9 +20,8 @@ from pathlib import Path
 
 from shardfun.errors import CorruptionError, StorageError
 from shardfun.failpoints import FilePoints, reached
+from shardfun.state.filesystem import REAL_FILES, FileSystem
 
-FILE_MODE = 0o600
-DIRECTORY_MODE = 0o700
 DIGEST_BYTES = 16
 CHECKED_BYTES_MAX = 64 << 20
 TEMPORARY_SUFFIX = ".tmp"
@@ -78,7 +77,7 @@ def digest_of(*pieces: bytes) -> bytes:
 
 # ---- writing -------------------------------------------------------------------------------------------------------------
 @contextmanager
-def durable_file(path: Path, points: FilePoints | None = None) -> Iterator[Write]:
+def durable_file(path: Path, points: FilePoints | None = None, disk: FileSystem = REAL_FILES) -> Iterator[Write]:
     """Write ``path`` piece by piece; it appears, durably, when the block ends, and not at all if the block raises.
 
     Raises:
@@ -89,127 +88,118 @@ def durable_file(path: Path, points: FilePoints | None = None) -> Iterator[Write
     with _mapped("write", path):
         # A left-over temporary file may be one whose fsync failed: a new inode, never the old one again.
         with suppress(FileNotFoundError):
-            temporary.unlink()
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+            disk.unlink(temporary)
+        descriptor = disk.create(temporary)
         try:
             try:
-                yield lambda piece: _write_all(descriptor, piece)
+                yield lambda piece: _write_all(disk, descriptor, piece)
                 if points is not None:
                     reached(points.written)
-                os.fsync(descriptor)
+                disk.fsync(descriptor)
             finally:
-                os.close(descriptor)
+                disk.close(descriptor)
             if points is not None:
                 reached(points.synced)
-            temporary.replace(path)
+            disk.rename(temporary, path)
         except BaseException:
             with suppress(OSError):
-                temporary.unlink()
+                disk.unlink(temporary)
             raise
         if points is not None:
             reached(points.renamed)
-        _fsync_folder(path.parent)
+        disk.sync_folder(path.parent)
         if points is not None:
             reached(points.durable)
 
 
-def _write_all(descriptor: int, piece: bytes) -> None:
-    done = os.write(descriptor, piece)
+def _write_all(disk: FileSystem, descriptor: int, piece: bytes) -> None:
+    done = disk.write(descriptor, piece)
     while done < len(piece):
-        done += os.write(descriptor, memoryview(piece)[done:])
+        done += disk.write(descriptor, memoryview(piece)[done:])
 
 
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_directory(folder: Path) -> None:
+def sync_directory(folder: Path, disk: FileSystem = REAL_FILES) -> None:
     """Make names in ``folder`` durable.
 
     Raises:
         StorageError: the disk refused.
     """
     with _mapped("fsync", folder):
-        _fsync_folder(folder)
+        disk.sync_folder(folder)
 
 
-def make_directory(folder: Path) -> None:
+def make_directory(folder: Path, disk: FileSystem = REAL_FILES) -> None:
     """Create ``folder`` and its missing parents durably, mode 0700; no error if it exists.
 
     Raises:
         StorageError: it cannot be created, or is not a folder.
     """
     with _mapped("create folder", folder):
-        if folder.is_dir():
+        if disk.is_folder(folder):
             return
-        make_directory(folder.parent)
+        make_directory(folder.parent, disk)
         with suppress(FileExistsError):
-            folder.mkdir(mode=DIRECTORY_MODE)
-        _fsync_folder(folder.parent)
-        if not folder.is_dir():
+            disk.make_folder(folder)
+        disk.sync_folder(folder.parent)
+        if not disk.is_folder(folder):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
 
 
-def free_bytes(folder: Path) -> int:
+def free_bytes(folder: Path, disk: FileSystem = REAL_FILES) -> int:
     """The disk space that is free for this process.
 
     Raises:
         StorageError: the disk refused.
     """
     with _mapped("ask for free space", folder):
-        found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
+        return disk.free_bytes(folder)
 
 
-def file_bytes(path: Path) -> int:
+def file_bytes(path: Path, disk: FileSystem = REAL_FILES) -> int:
     """The size of a file.
 
     Raises:
         StorageError: it is missing, or the disk refused.
     """
     with _mapped("read", path):
-        return path.stat().st_size
+        return disk.size(path)
 
 
-def remove_file(path: Path) -> None:
+def remove_file(path: Path, disk: FileSystem = REAL_FILES) -> None:
     """Remove a file; no error if there is none. Not durable: after a power cut it may be back.
 
     Raises:
         StorageError: it cannot be removed.
     """
     with _mapped("remove", path), suppress(FileNotFoundError):
-        path.unlink()
+        disk.unlink(path)
 
 
-def remove_temporaries(folder: Path) -> None:
+def remove_temporaries(folder: Path, disk: FileSystem = REAL_FILES) -> None:
     """Remove what writers that died left in ``folder``.
 
     Raises:
         StorageError: it cannot be read or written.
     """
     with _mapped("clean", folder):
-        leftovers = [Path(entry.path) for entry in os.scandir(folder) if entry.name.endswith(TEMPORARY_SUFFIX)]
+        leftovers = [folder / name for name in disk.names(folder) if name.endswith(TEMPORARY_SUFFIX)]
     for leftover in leftovers:
-        remove_file(leftover)
+        remove_file(leftover, disk)
 
 
 # ---- small checked files -------------------------------------------------------------------------------------------------
-def write_checked(path: Path, form: FileForm, content: bytes) -> None:
+def write_checked(path: Path, form: FileForm, content: bytes, disk: FileSystem = REAL_FILES) -> None:
     """Write ``content`` durably between magic, version, length and a digest over all of it.
 
     Raises:
         StorageError: as ``durable_file``.
     """
     head = _HEAD.pack(form.magic, form.version, len(content))
-    with durable_file(path, form.points) as write:
+    with durable_file(path, form.points, disk) as write:
         write(head + content + digest_of(head, content))
 
 
-def read_checked(path: Path, form: FileForm) -> bytes | None:
+def read_checked(path: Path, form: FileForm, disk: FileSystem = REAL_FILES) -> bytes | None:
     """The content of a file written by ``write_checked``; ``None`` if there is no such file.
 
     Raises:
@@ -218,8 +208,7 @@ def read_checked(path: Path, form: FileForm) -> bytes | None:
     """
     with _mapped("read", path):
         try:
-            with path.open("rb") as file:
-                raw = file.read(CHECKED_BYTES_MAX + 1)
+            raw = disk.read(path, 0, CHECKED_BYTES_MAX + 1)
         except FileNotFoundError:
             return None
     return unwrap(path, form, raw)

@@ -26,6 +26,7 @@ from shardfun.state.files import (
     storage_error,
     write_checked,
 )
+from shardfun.state.filesystem import REAL_FILES, FileSystem
 from shardfun.state.plain import UndecodableError, load_typed
 
 MANIFEST_FORMAT = 1
@@ -98,8 +99,9 @@ def decode_manifest(raw: bytes) -> Manifest:
 class Manifests:
     """The folder of manifests."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, disk: FileSystem = REAL_FILES) -> None:
         self.folder = folder
+        self._disk = disk
 
     def path(self, checkpoint: int) -> Path:
         """Where the manifest of a checkpoint is."""
@@ -112,7 +114,7 @@ class Manifests:
             StorageError: the folder cannot be read.
         """
         try:
-            names = [entry.name for entry in self.folder.iterdir()]
+            names = self._disk.names(self.folder)
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -125,11 +127,11 @@ class Manifests:
         Raises:
             StorageError: whether the checkpoint is complete is not known; only reading again at the next start tells.
         """
-        make_directory(self.folder)
-        write_checked(self.path(manifest.checkpoint), _FORM, encode_manifest(manifest))
+        make_directory(self.folder, self._disk)
+        write_checked(self.path(manifest.checkpoint), _FORM, encode_manifest(manifest), self._disk)
         with suppress(StorageError):  # the checkpoint is complete; what is left over goes with the next one
             for old in self.checkpoints()[MANIFESTS_KEPT:]:
-                remove_file(self.path(old))
+                remove_file(self.path(old), self._disk)
 
     def read(self, checkpoint: int) -> Manifest:
         """One manifest.
@@ -139,7 +141,7 @@ class Manifests:
             StorageError: it cannot be read.
         """
         path = self.path(checkpoint)
-        content = read_checked(path, _FORM)
+        content = read_checked(path, _FORM, self._disk)
         if content is None:
             raise CorruptionError(f"{path}: the manifest is missing")
         try:
@@ -168,7 +170,7 @@ class Manifests:
         checkpoints = self.checkpoints()
         if not checkpoints:
             return None
-        remove_temporaries(self.folder)
+        remove_temporaries(self.folder, self._disk)
         damaged: list[Path] = []
         for checkpoint in checkpoints:
             path = self.path(checkpoint)
@@ -183,13 +185,19 @@ class Manifests:
                 raise IncompatibleDataError(
                     f"{path}: expected a manifest of job {job}, got one of {manifest.job}; remove the foreign file"
                 )
-            write_checked(path, _FORM, encode_manifest(manifest))
+            write_checked(path, _FORM, encode_manifest(manifest), self._disk)
             for unusable in damaged:  # only now: with nothing to go back to, they stay and keep stopping the start
-                _set_aside(unusable)
+                self._set_aside(unusable)
             return manifest
         raise CorruptionError(
             f"{self.folder}: all manifests are damaged; restore the data directory, or start with an empty one"
         )
+
+    def _set_aside(self, path: Path) -> None:
+        try:
+            self._disk.rename(path, path.with_name(path.name + DAMAGED_SUFFIX))
+        except OSError as error:
+            raise storage_error("rename", path, error) from error
 
 
 def _refusal(error: CorruptionError, checkpoint: int) -> str:
@@ -197,10 +205,3 @@ def _refusal(error: CorruptionError, checkpoint: int) -> str:
         f"{error}. It is the newest one, so checkpoint {checkpoint_name(checkpoint)} cannot be told from one that never was. "
         "Restore the file, or start with --accept-loss to go back to an older checkpoint: what was published since then happens again"
     )
-
-
-def _set_aside(path: Path) -> None:
-    try:
-        path.replace(path.with_name(path.name + DAMAGED_SUFFIX))
-    except OSError as error:
-        raise storage_error("rename", path, error) from error

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import errno
 import re
-import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -39,7 +38,8 @@ from shardfun.state.files import (
     storage_error,
     write_checked,
 )
-from shardfun.state.leveldb import Database
+from shardfun.state.filesystem import REAL_FILES, FileSystem
+from shardfun.state.leveldb import LEVELDB, Database, OpenEngine
 from shardfun.state.options import StoreOptions
 
 REOPEN_FREE_FACTOR = 4  # free disk, in write buffers, below which a failed database is not closed: reads would end, too
@@ -58,12 +58,20 @@ class LevelDBStore:
     A failed ``apply_delta`` or ``maintain`` (disk full) leaves reads as they were, and may be tried again.
     """
 
-    def __init__(self, directory: Path, identity: Identity, options: StoreOptions) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        identity: Identity,
+        options: StoreOptions,
+        disk: FileSystem = REAL_FILES,
+        engine: OpenEngine = LEVELDB,
+    ) -> None:
         self._identity = identity
         self._options = options
+        self._disk = disk
         self._deltas = directory / "deltas"
         self._flushed_path = directory / "flushed"
-        self._database = Database(directory / "leveldb", options)
+        self._database = Database(directory / "leveldb", options, disk, engine)
         self._damage: str | None = None
         self._applied = BEGINNING
         self._flushed = BEGINNING
@@ -72,21 +80,33 @@ class LevelDBStore:
         self._unflushed_bytes = 0
 
     @classmethod
-    def open(cls, directory: Path, *, job: str, shard: int, shards: int, options: StoreOptions | None = None) -> LevelDBStore:
+    def open(
+        cls,
+        directory: Path,
+        *,
+        job: str,
+        shard: int,
+        shards: int,
+        options: StoreOptions | None = None,
+        disk: FileSystem = REAL_FILES,
+        engine: OpenEngine = LEVELDB,
+    ) -> LevelDBStore:
         """Open or create a shard's store. Damage that deltas may repair is only noted: ``recover`` repairs or refuses.
 
         Args:
             directory: the shard's own folder.
             job: the data directory's job id.
+            disk: where the files are.
+            engine: opens the key-value database.
 
         Raises:
             CorruptionError: the flushed mark is damaged.
             StorageError: the disk refused, or another process has the store open.
         """
-        store = cls(directory, Identity(job, shard, shards), options or StoreOptions())
-        make_directory(store._deltas)
-        make_directory(store._database.path)
-        remove_temporaries(store._deltas)
+        store = cls(directory, Identity(job, shard, shards), options or StoreOptions(), disk, engine)
+        make_directory(store._deltas, disk)
+        make_directory(store._database.path, disk)
+        remove_temporaries(store._deltas, disk)
         store._flushed = store._read_flushed()
         store._open_checked()
         return store
@@ -130,7 +150,7 @@ class LevelDBStore:
         self._require_recovered()
         check_next(header, self._applied, self._identity)
         self._written = None
-        with durable_file(self._delta_path(header.checkpoint), DELTA) as write:
+        with durable_file(self._delta_path(header.checkpoint), DELTA, self._disk) as write:
             summary = encode_delta(header, blocks, queues, write)
         self._written = header, summary
         return summary
@@ -142,7 +162,7 @@ class LevelDBStore:
             CorruptionError: it is missing or damaged.
             StorageError: it cannot be read.
         """
-        return DeltaReader(self._delta_path(checkpoint)).read()
+        return self._fetch(checkpoint).read()
 
     def delete_delta(self, checkpoint: int) -> None:
         """Delete the delta of an aborted checkpoint; no error if there is none.
@@ -154,7 +174,7 @@ class LevelDBStore:
         if checkpoint == self._applied.checkpoint:
             raise LocalProtocolError(f"delta of {checkpoint_name(checkpoint)}: it is applied and cannot be aborted any more")
         self._written = None
-        remove_file(self._delta_path(checkpoint))
+        remove_file(self._delta_path(checkpoint), self._disk)
 
     def apply_delta(self, checkpoint: int, blocks: Sequence[RecordBlock]) -> None:
         """Put a complete checkpoint's changes into LevelDB. Doing it twice does no harm.
@@ -204,7 +224,7 @@ class LevelDBStore:
         # The applied checkpoint's own delta stays: it holds the queues that a recovery restores.
         for checkpoint in self._delta_checkpoints():
             if checkpoint <= self._flushed.checkpoint and checkpoint != self._applied.checkpoint:
-                remove_file(self._delta_path(checkpoint))
+                remove_file(self._delta_path(checkpoint), self._disk)
 
     def close(self) -> None:
         """Release files and locks. Safe to call twice."""
@@ -234,7 +254,7 @@ class LevelDBStore:
         # Last, since a refusal must leave everything as it was: an operator may bring a newer manifest back.
         for newer in self._delta_checkpoints():
             if newer > checkpoint:
-                remove_file(self._delta_path(newer))
+                remove_file(self._delta_path(newer), self._disk)
         self._written = None
         self._count_unflushed()
         return None if delta is None else StoredDelta(delta.header, delta.summary, [], delta.queues())
@@ -253,7 +273,7 @@ class LevelDBStore:
     def _reopen(self, target: Mark) -> None:
         """Open again after a failed write, or after damage; reads wait, since they must not see what is in between."""
         needed = REOPEN_FREE_FACTOR * self._options.write_buffer_bytes
-        free = free_bytes(self._deltas)
+        free = free_bytes(self._deltas, self._disk)
         if self._database.is_open and free < needed:
             raise StorageError(
                 f"{self._database.path}: expected {needed} bytes of free disk to go on after a failed write, got {free}: free some space",
@@ -314,7 +334,7 @@ class LevelDBStore:
                 f"{self._damage}. It cannot be repaired from the deltas in {self._deltas}: {error}. Restore the data directory from a backup"
             ) from error
         if lost:  # stray tables and logs of the lost database would be read by the new one
-            _empty_directory(self._database.path)
+            _empty_directory(self._database.path, self._disk)
         self._database.open(paranoid=False)
         self._applied = self._read_mark(_APPLIED)
         self._check_reach(target)
@@ -334,12 +354,12 @@ class LevelDBStore:
             raise StorageError(f"{self._database.path}: the store is closed, or damaged and not yet recovered")
 
     def _fetch(self, checkpoint: int) -> DeltaReader:
-        return DeltaReader(self._delta_path(checkpoint))
+        return DeltaReader(self._delta_path(checkpoint), self._disk)
 
     # ---- flushing --------------------------------------------------------------------------------------------------------
     def _flush(self) -> None:
         self._database.flush(_FLUSH_WITNESS)
-        write_checked(self._flushed_path, _FLUSHED_FORM, _encode_mark(self._applied))
+        write_checked(self._flushed_path, _FLUSHED_FORM, _encode_mark(self._applied), self._disk)
         self._flushed = self._applied
         self._unflushed_deltas = self._unflushed_bytes = 0
 
@@ -347,10 +367,10 @@ class LevelDBStore:
         """A store that restarts often must not put its flush off for ever."""
         waiting = [checkpoint for checkpoint in self._delta_checkpoints() if checkpoint > self._flushed.checkpoint]
         self._unflushed_deltas = len(waiting)
-        self._unflushed_bytes = sum(file_bytes(self._delta_path(checkpoint)) for checkpoint in waiting)
+        self._unflushed_bytes = sum(file_bytes(self._delta_path(checkpoint), self._disk) for checkpoint in waiting)
 
     def _read_flushed(self) -> Mark:
-        content = read_checked(self._flushed_path, _FLUSHED_FORM)
+        content = read_checked(self._flushed_path, _FLUSHED_FORM, self._disk)
         return BEGINNING if content is None else _decode_mark(content)
 
     def _read_mark(self, key: bytes) -> Mark:
@@ -363,7 +383,7 @@ class LevelDBStore:
 
     def _delta_checkpoints(self) -> list[int]:
         try:
-            names = [entry.name for entry in self._deltas.iterdir()]
+            names = self._disk.names(self._deltas)
         except OSError as error:
             raise storage_error("list", self._deltas, error) from error
         return sorted(int(found[1], 16) for name in names if (found := _DELTA_NAME.fullmatch(name)))
@@ -383,9 +403,9 @@ def _end_of_prefix(prefix: bytes) -> bytes:
     return stem[:-1] + bytes([stem[-1] + 1]) if stem else RESERVED
 
 
-def _empty_directory(folder: Path) -> None:
+def _empty_directory(folder: Path, disk: FileSystem) -> None:
     try:
-        shutil.rmtree(folder)
+        disk.remove_tree(folder)
     except OSError as error:
         raise storage_error("delete", folder, error) from error
-    make_directory(folder)
+    make_directory(folder, disk)

@@ -77,7 +77,8 @@ from shardfun.model.questions import (
 from shardfun.model.status import NodeStatus
 from shardfun.sdk.launch import Launch
 from shardfun.state.directory import DataDirectory, JobIdentity, NodeRecord
-from shardfun.state.files import DIRECTORY_MODE, storage_error
+from shardfun.state.files import storage_error
+from shardfun.state.filesystem import DIRECTORY_MODE
 from shardfun.supervisor.disk import FULL, Disk, manifest_of
 from shardfun.supervisor.doors import DoorKeeper
 from shardfun.supervisor.entrance import BACKLOG_BYTES, ENTRY_BYTES_MAX, Entrance

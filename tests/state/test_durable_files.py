@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardfun.errors import CorruptionError, StorageError
-from shardfun.state import files
 from shardfun.state.files import FileForm, durable_file, make_directory, read_checked, remove_temporaries, unwrap, write_checked
+from shardfun.state.filesystem import RealFileSystem
 
 FORM = FileForm(b"sftest-\n", 3, "test file")
 
@@ -99,7 +99,7 @@ def test_a_file_whose_fsync_failed_is_never_fsynced_again(tmp_path: Path, monkey
 
 
 def test_a_folder_that_cannot_be_fsynced_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_fsync_folder", refuse(errno.EIO))
+    monkeypatch.setattr(RealFileSystem, "sync_folder", refuse(errno.EIO))
     with pytest.raises(StorageError) as caught:
         write_checked(tmp_path / "f", FORM, b"one")
     assert caught.value.errno == errno.EIO

@@ -65,7 +65,7 @@ def test_the_newest_three_are_kept(manifests: Manifests) -> None:
 
 
 def test_a_failed_clean_up_does_not_hide_the_commit(manifests: Manifests, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(path: Path) -> None:
+    def fail(path: Path, *_: object) -> None:
         raise StorageError(str(path))
 
     monkeypatch.setattr("shardfun.state.manifest.remove_file", fail)

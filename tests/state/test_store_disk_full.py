@@ -113,7 +113,7 @@ def test_without_space_to_open_again_reads_are_kept(store: LevelDBStore, monkeyp
     with file_size_limit(300_000), pytest.raises(StorageError):
         store.apply_delta(checkpoint_id(1, 2), second)
     with monkeypatch.context() as patch:
-        patch.setattr("shardfun.state.store.free_bytes", lambda _: 1000)
+        patch.setattr("shardfun.state.store.free_bytes", lambda *_: 1000)
         with pytest.raises(StorageError, match="free some space") as caught:
             store.apply_delta(checkpoint_id(1, 2), second)
         assert caught.value.errno == errno.ENOSPC
