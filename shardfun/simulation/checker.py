@@ -164,6 +164,7 @@ class Checker:
             cells=[{key: value for key, value in states.items() if key[2:3] != STATE_KIND} for states in self._states],
             emitted={name: sum(map(len, records)) for name, records in self.emitted.items()},
             ended=[queues.ended for queues in parts],
+            records=self.emitted,
         )
         self._workload.check(self.view)
 

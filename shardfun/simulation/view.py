@@ -6,7 +6,7 @@ Made from durable bytes only: the states that all deltas so far add up to, and t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from shardfun.core.function import CompiledFunction
@@ -37,7 +37,7 @@ class CheckpointView:
         positions: by shard, the position of each ingress.
         letters: dead letters.
         cells: by shard, everything stored that is no record: key to value.
-        emitted: by egress, records in complete checkpoints.
+        emitted: by egress, records in complete checkpoints; ``records``: these, by egress and shard. They grow later.
         ended: ``on_end`` messages were sent before this checkpoint, by shard.
     """
 
@@ -49,6 +49,7 @@ class CheckpointView:
     cells: list[dict[bytes, bytes]]
     emitted: dict[str, int]
     ended: list[bool]
+    records: dict[str, list[list[bytes]]] = field(default_factory=dict)
 
     def position(self, ingress: str, partition: int) -> int:
         """How many records of a partition were taken in."""

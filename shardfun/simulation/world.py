@@ -17,7 +17,6 @@ from typing import TypeVar
 from shardfun.core.coordinator import State
 from shardfun.core.runner import compile_runner, run_plain
 from shardfun.core.shard import Program
-from shardfun.sdk.context import Context
 from shardfun.simulation.checker import Checker
 from shardfun.simulation.disk import SupervisorDisk
 from shardfun.simulation.faults import Faults
@@ -137,7 +136,7 @@ class World:
             sinks=sinks,
             checker=checker,
             workload=workload,
-            program=Program(functions, runners, workload.routes, workload.egresses, Context),
+            program=Program(functions, runners, workload.routes, workload.egresses, workload.context),
             beside=workload.calls_beside(self.chance),
         )
 

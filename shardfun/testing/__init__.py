@@ -1,6 +1,7 @@
 """Testing your functions: one function alone (``FunctionTest``), a router alone (``route``), a whole node (``LocalNode``).
 
-None of them needs a process, a socket, a file or a second of waiting. ``shardfun.testing.plugin`` has fixtures for pytest.
+None of them needs a process, a socket, a file or a second of waiting. ``Simulation`` tells ``shardfun simulate`` how to run an
+application under faults. ``shardfun.testing.plugin`` has fixtures for pytest.
 
 The names are loaded at their first use: pytest imports this package in every project that has shardfun installed.
 """
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
     from shardfun.testing.generators import read_ingress
     from shardfun.testing.local_node import LocalNode
     from shardfun.testing.results import Delayed, Emitted, NotQuietError, Result, Sent, StartedOperation
+    from shardfun.testing.simulated import Checkpoint, Simulation
 
 __all__ = [
+    "Checkpoint",
     "DeadLetter",
     "Delayed",
     "Emitted",
@@ -25,6 +28,7 @@ __all__ = [
     "NotQuietError",
     "Result",
     "Sent",
+    "Simulation",
     "StartedOperation",
     "read_ingress",
     "route",
@@ -39,6 +43,8 @@ def __getattr__(name: str) -> Any:
         "route": "function_test",
         "LocalNode": "local_node",
         "read_ingress": "generators",
+        "Checkpoint": "simulated",
+        "Simulation": "simulated",
     }
     if name == "DeadLetter":
         module = importlib.import_module("shardfun.model.letters")

@@ -93,6 +93,11 @@ class LocalCalls:
         """When a coroutine wants to go on: seconds since the start of the node."""
         return math.inf if self._thread is None else self._thread.next_deadline_s
 
+    @property
+    def waits_for_io(self) -> bool:
+        """Whether a coroutine waits for a socket, a pipe or a process."""
+        return self._thread is not None and self._thread.waits_for_io
+
     def under_way(self) -> list[str]:
         """Whose code has begun and not ended."""
         return [what for calls in self._under_way for what in calls.values()]

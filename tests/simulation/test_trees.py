@@ -12,6 +12,7 @@ import pytest
 from shardfun.core.effects import StartCall
 from shardfun.model.address import Address
 from shardfun.simulation.calls import Calls, Turn
+from shardfun.simulation.faults import Faults
 from shardfun.simulation.options import draw
 from shardfun.simulation.view import CheckpointView, Waiting
 from shardfun.simulation.violation import Violation
@@ -125,6 +126,9 @@ def started(*codes: Any) -> tuple[Calls, list[tuple[int, Any, BaseException | No
     return calls, []
 
 
+NO_FAULTS = Faults(draw(1).rates, 1, only=())
+
+
 class Core:
     """Hears of the ends of calls."""
 
@@ -147,7 +151,7 @@ def test_calls_go_on_one_await_at_a_time_and_their_ends_are_heard_of_later() -> 
 
     calls, heard = started(waits, lambda: 1 // 0)
     core: Any = Core(heard)
-    while calls.step(faults=False):
+    while calls.step(NO_FAULTS, 0.0):
         assert heard == []
     assert reached == [1, 2]
     while calls.report(core):
@@ -170,8 +174,8 @@ def test_a_reset_ends_calls_and_nobody_hears_of_them() -> None:
 
     calls, heard = started(waits)
     core: Any = Core(heard)
-    assert calls.step(faults=False) == "call 1 goes on"
+    assert calls.step(NO_FAULTS, 0.0) == "call 1 goes on"
     calls.reset()
     assert closed == [1]
-    assert not calls.step(faults=False)
+    assert not calls.step(NO_FAULTS, 0.0)
     assert not calls.report(core)

@@ -18,6 +18,7 @@ from typing import Any
 import cbor2
 import msgspec
 
+from shardfun.core.dispatch import Dispatcher, InvocationContext
 from shardfun.core.shard import IngressRoute
 from shardfun.model.doors import IngressBatch
 from shardfun.model.keyspace import owner_of
@@ -94,6 +95,10 @@ class Workload(ABC):
         Raises:
             Violation: as above.
         """
+
+    def context(self, dispatcher: Dispatcher) -> InvocationContext:
+        """What functions get to see, of a new dispatcher."""
+        return Context(dispatcher)
 
     def calls_beside(self, chance: random.Random) -> Beside:
         """What runs functions that await or block."""
