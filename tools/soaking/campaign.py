@@ -1,0 +1,179 @@
+"""Hands out pieces until the time is over, and adds up what they find. Nothing that is found ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from soaking.clones import Following, Here
+from soaking.piece import SHELLS, chaos_piece
+from soaking.report import report
+from soaking.running import Process, perform
+from soaking.state import Found, Piece, Refused, StateFile, Violation
+
+PIECE_S_MAX = 900.0
+"""A piece that takes longer hangs. That is a finding."""
+
+LETTING_GO_S = 10.0
+SHELLS_EVERY = 5
+"""Of the pieces that are no chaos, one in so many is of shells, if the repository has them."""
+
+SHELLS_COUNT = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """How to soak.
+
+    Args:
+        chaos_share: of the time of all processes.
+        seeds: in a piece.
+    """
+
+    minutes: float
+    jobs: int
+    chaos_share: float
+    seeds: int
+
+
+class Campaign:
+    """One soak.
+
+    Args:
+        place: where pieces run.
+        report_path: the report is written there after each piece.
+    """
+
+    def __init__(self, file: StateFile, place: Here | Following, wish: Wish, report_path: Path) -> None:
+        self._file = file
+        self._place = place
+        self._wish = wish
+        self._report_path = report_path
+        self._details = file.path.with_name(file.path.stem + ".findings")
+        self._left_over = list(file.state.open)
+        self._pieces = 0
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._processes: dict[Process, str] = {}
+        self._began = time.monotonic()
+        self._soaked_before = file.state.soaked_s
+
+    def run(self) -> None:
+        """Until the time is over.
+
+        Raises:
+            KeyboardInterrupt: somebody wanted it to end; what is under way is done at the next start.
+        """
+        workers = [
+            threading.Thread(target=self._work, name=f"worker {number}", daemon=True) for number in range(self._wish.jobs)
+        ]
+        for worker in workers:
+            worker.start()
+        try:
+            for worker in workers:
+                worker.join()
+        except BaseException:
+            self._ended.set()
+            with self._lock:
+                for process in self._processes:
+                    process.send_signal(signal.SIGINT)
+            for worker in workers:
+                worker.join(LETTING_GO_S)
+            raise
+        finally:
+            with self._lock:
+                self._write()
+
+    # ---- workers ---------------------------------------------------------------------------------------------------------
+    def _work(self) -> None:
+        while not self._ended.is_set() and time.monotonic() - self._began < self._wish.minutes * 60:
+            with self._lock:
+                self._refresh()
+                piece = self._take()
+                root, commit = self._place.current()
+                self._write()
+            started = time.monotonic()
+            result, log = perform(piece, root, PIECE_S_MAX, partial(self._known, commit))
+            if self._ended.is_set():
+                return
+            with self._lock:
+                kept = [self._keep(piece, found, commit, log) for found in result.violations]
+                self._file.state.close(piece, result, commit, time.monotonic() - started, kept)
+                self._write()
+
+    def _refresh(self) -> None:
+        why = self._place.refresh()
+        if why is not None:
+            commit, _, reason = why.partition(": ")
+            self._file.state.refuse(Refused(_now(), commit, reason))
+        if isinstance(self._place, Following):
+            self._place.remove_others(set(self._processes.values()))
+
+    def _take(self) -> Piece:
+        """The next piece; it counts as open from now on."""
+        if self._left_over:
+            return self._left_over.pop(0)
+        state, wish = self._file.state, self._wish
+        self._pieces += 1
+        root, _ = self._place.current()
+        chaos_s = state.busy_s("chaos")
+        if chaos_s < wish.chaos_share * (chaos_s + state.busy_s("seeds") + state.busy_s("shells")) or wish.chaos_share >= 1:
+            piece = chaos_piece(state.next_chaos)
+            state.next_chaos += 1
+        elif self._pieces % SHELLS_EVERY == 0 and (root / SHELLS).exists():
+            piece = Piece("shells", state.next_shells, SHELLS_COUNT)
+            state.next_shells += SHELLS_COUNT
+        else:
+            piece = Piece("seeds", state.next_seed, wish.seeds)
+            state.next_seed += wish.seeds
+        state.open.append(piece)
+        return piece
+
+    @contextlib.contextmanager
+    def _known(self, commit: str, process: Process) -> Iterator[None]:
+        with self._lock:
+            self._processes[process] = commit
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._processes[process]
+
+    # ---- what is kept ----------------------------------------------------------------------------------------------------
+    def _keep(self, piece: Piece, found: Found, commit: str, log: str) -> Violation:
+        """Write the details of a violation into a file."""
+        self._details.mkdir(exist_ok=True)
+        name = f"{piece.kind}-{found.seed}-{commit}.txt"
+        lines = [f"{piece}, commit {commit}", f"seed {found.seed}: {found.kind}: {found.what}"]
+        for title, value in found.details.items():
+            lines += ["", f"== {title}", *_lines(value)]
+        lines += ["", "== error output", log]
+        (self._details / name).write_text("\n".join(lines))
+        return Violation(_now(), str(piece), found.seed, found.kind, found.what, commit, f"{self._details.name}/{name}")
+
+    def _write(self) -> None:
+        self._file.state.soaked_s = self._soaked_before + time.monotonic() - self._began
+        self._file.write()
+        temporary = self._report_path.with_name(self._report_path.name + ".tmp")
+        temporary.write_text(report(self._file.state))
+        temporary.replace(self._report_path)
+
+
+def _lines(value: object) -> list[str]:
+    if isinstance(value, str):
+        return value.splitlines()
+    if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+        return value
+    return json.dumps(value, indent=1, default=str).splitlines()
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,185 @@
+"""One piece of work, in a process of its own, from the repository that the tool lies in: seeds, a chaos run, or rounds of shells.
+
+The process ends when its standard input does: so nothing is left at work when the soak that started it is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from soaking.state import Found, Piece, Result
+
+GC_THRESHOLD = 100_000
+"""Worlds are small and short-lived: looking for cycles often costs a fifth of the time."""
+
+LETTING_GO_S = 15.0
+"""After the end of the soak a piece has so long to end what it started."""
+
+KILLS = 15
+"""Of shards in a chaos run; other faults follow from it."""
+
+CHAOS_APPS = ("flights", "bank", "strict bank", "trees")
+CHAOS_SHARDS = (1, 2, 3, 4, 5, 6)
+SHELLS = Path("tests", "shells", "rounds.py")
+"""``rounds.py FIRST COUNT`` prints one JSON object with ``rounds``, ``figures`` and ``findings``."""
+
+
+def chaos_piece(number: int) -> Piece:
+    """The chaos run with this number: all applications with all numbers of shards, one after the other, mixed."""
+    chosen = number * 7 % (len(CHAOS_APPS) * len(CHAOS_SHARDS))
+    app, shards = CHAOS_APPS[chosen % len(CHAOS_APPS)], CHAOS_SHARDS[chosen // len(CHAOS_APPS)]
+    return Piece("chaos", number, 1, app, shards)
+
+
+def work(text: str) -> int:
+    """Do a piece (JSON) and print its result; returns the exit code."""
+    piece = msgspec.json.decode(text, type=Piece)
+    _end_with_the_soak()
+    match piece.kind:
+        case "seeds":
+            result = _seeds(piece)
+        case "chaos":
+            result = _chaos(piece)
+        case "shells":
+            result = _shells(piece)
+        case _:
+            raise ValueError(f"{piece.kind}: expected seeds, chaos or shells")
+    sys.stdout.buffer.write(msgspec.json.encode(result) + b"\n")
+    return 0
+
+
+def _end_with_the_soak() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a soak in the background of a shell inherits that it is ignored
+
+    def watch() -> None:
+        # Not sys.stdin: its lock would be held while the interpreter ends.
+        while os.read(0, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGINT)  # so that what was started is ended
+        time.sleep(LETTING_GO_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="soak").start()
+
+
+# ---- the simulator -------------------------------------------------------------------------------------------------------
+def _seeds(piece: Piece) -> Result:
+    from shardfun.cli.main import main
+
+    gc.set_threshold(GC_THRESHOLD)
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        main(["simulate", "--seeds", f"{piece.first}:{piece.first + piece.count - 1}", "--jobs", "1", "--json"])
+    report = json.loads(out.getvalue())
+    found = tuple(
+        Found(
+            finding["seed"],
+            finding["kind"],
+            finding["what"],
+            {name: value for name, value in finding.items() if name not in {"seed", "kind", "what"}},
+        )
+        for finding in report["findings"]
+    )
+    return Result(report["seeds"], _numbers(report["figures"]), found)
+
+
+def _numbers(figures: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in figures.items() if isinstance(value, int | float)}
+
+
+# ---- chaos ---------------------------------------------------------------------------------------------------------------
+def _chaos(piece: Piece) -> Result:
+    try:
+        from shardfun.chaos.jobs import run_job  # type: ignore[import-not-found,unused-ignore]
+    except ImportError:
+        return _chaos_by_tests(piece)
+    from shardfun.chaos import Counts, InconclusiveError
+
+    counts = Counts.of(kills=KILLS)
+    try:
+        report = run_job(piece.app, seed=piece.first, shards=piece.shards, counts=counts)
+    except InconclusiveError as error:
+        print(error, file=sys.stderr)
+        return Result(1, inconclusive=1)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is recorded, and the soak goes on
+        return Result(1, violations=(Found(piece.first, "chaos", f"{type(error).__name__}: {error}"),))
+    figures: dict[str, float] = {"sigkills": report.sigkills, "recoveries": len(report.recoveries_ms)}
+    kinds = Counter(str(getattr(entry, "kind", entry)) for entry in report.timeline)
+    figures |= {f"faults_{kind}": count for kind, count in kinds.items()}
+    found: tuple[Found, ...] = ()
+    if report.differences:
+        what = "; ".join(report.differences[:3])
+        found = (Found(piece.first, "difference", what, {"report": report.as_dict()}),)
+    return Result(1, figures, found, recoveries_ms=tuple(report.recoveries_ms))
+
+
+def _chaos_by_tests(piece: Piece) -> Result:
+    """With the modules of ``tests/chaos``, for commits that have no ``shardfun.chaos``."""
+    import tempfile
+
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "chaos"))
+    from chaos_apps import bank, flights, trees  # type: ignore[import-not-found,unused-ignore]
+    from chaos_node import Node  # type: ignore[import-not-found,unused-ignore]
+    from chaos_plan import make_plan  # type: ignore[import-not-found,unused-ignore]
+    from chaos_run import Chaos  # type: ignore[import-not-found,unused-ignore]
+
+    plan = make_plan(piece.first, kill_shard=KILLS, kill_spare=1, kill_supervisor=3, freeze_shard=1, blink_shard=1)
+    with tempfile.TemporaryDirectory(prefix="soak-") as name:
+        folder = Path(name)
+        match piece.app:
+            case "flights":
+                job = flights(whole_year=False)
+            case "trees":
+                job = trees(folder, 1_500)
+            case app:
+                job = bank(folder, 20_000, strict=app == "strict bank")
+        node = Node(folder / "node", job.config(shards=piece.shards, rate=job.records / (plan.duration_s + 2.0)))
+        chaos = Chaos(node, plan, job.records)
+        differences, inconclusive = [], 0
+        try:
+            report = chaos.run()
+            differences = [*node.leftovers(), *job.differences(folder / "node" / "out")]
+        except AssertionError as error:
+            report = chaos._report  # noqa: SLF001 - until shardfun.chaos is there
+            if "used up" in str(error):
+                inconclusive = 1
+            else:
+                differences = [str(error)]
+        finally:
+            log = node.log_tail(400) if node.log.exists() else ""
+            node.close()
+    figures: dict[str, float] = {f"faults_{fault.kind.name.lower()}": 0 for fault in report.happened}
+    for fault in report.happened:
+        figures[f"faults_{fault.kind.name.lower()}"] += 1
+    figures["sigkills"] = sum(count for name, count in figures.items() if name.startswith("faults_kill"))
+    figures["recoveries"] = len(report.recoveries_ms)
+    found: tuple[Found, ...] = ()
+    if differences:
+        found = (Found(piece.first, "difference", "; ".join(differences[:3]), {"run": str(chaos), "log": log}),)
+    return Result(1, figures, found, inconclusive, tuple(report.recoveries_ms))
+
+
+# ---- shells --------------------------------------------------------------------------------------------------------------
+def _shells(piece: Piece) -> Result:
+    root = Path(__file__).resolve().parents[2]
+    if not (root / SHELLS).exists():
+        return Result(0)
+    command = [sys.executable, str(root / SHELLS), str(piece.first), str(piece.count)]
+    done = subprocess.run(command, cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
+    report = json.loads(done.stdout)
+    found = tuple(Found(finding["seed"], "shells", finding["what"], finding) for finding in report["findings"])
+    return Result(report["rounds"], _numbers(report["figures"]), found)
