@@ -54,7 +54,15 @@ class Engine(Protocol):
     def get(self, key: bytes, *, verify_checksums: bool) -> bytes | None: ...  # noqa: D102
     def put(self, key: bytes, value: bytes) -> None: ...  # noqa: D102
     def write_batch(self) -> Any: ...  # noqa: D102
-    def iterator(self, **options: Any) -> Any: ...  # noqa: D102
+    def iterator(  # noqa: D102
+        self,
+        *,
+        start: bytes = ...,
+        stop: bytes | None = ...,
+        include_value: bool = ...,
+        verify_checksums: bool,
+        fill_cache: bool = ...,
+    ) -> Any: ...
     def compact_range(self, *, start: bytes, stop: bytes) -> None: ...  # noqa: D102
     def close(self) -> None: ...  # noqa: D102
 

@@ -1,4 +1,4 @@
-"""What every ``StateStore`` promises, run against LevelDB and against the in-memory fake."""
+"""What every ``StateStore`` promises, run against LevelDB, against the same on a simulated disk, and against the in-memory fake."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import pytest
 from shardfun.errors import CorruptionError, LocalProtocolError, StorageError
 from shardfun.model.delta import DeltaHeader, DeltaSummary, RecordBlock, checkpoint_id
 from shardfun.ports import StateStore
+from shardfun.simulation.engine import simulated_leveldb
+from shardfun.simulation.files import SimulatedDisk
 from shardfun.state.memory import MemoryStore
 from shardfun.state.options import StoreOptions
 from shardfun.state.store import LevelDBStore
@@ -62,7 +64,7 @@ class Rig:
         return dict(self.store.scan())
 
 
-@pytest.fixture(params=["leveldb", "memory", "memory-objects"])
+@pytest.fixture(params=["leveldb", "simulated", "memory", "memory-objects"])
 def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     if request.param == "leveldb":
 
@@ -72,6 +74,17 @@ def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
             return LevelDBStore.open(tmp_path, job=JOB, shard=1, shards=4, options=OPTIONS)
 
         made = Rig(start(None), start)
+    elif request.param == "simulated":
+        disk = SimulatedDisk()
+
+        def begin(old: LevelDBStore | None) -> LevelDBStore:
+            if old is not None:
+                old.close()
+            files = disk.process()
+            engine = simulated_leveldb(files)
+            return LevelDBStore.open(Path("/s"), job=JOB, shard=1, shards=4, options=OPTIONS, disk=files, engine=engine)
+
+        made = Rig(begin(None), begin)
     else:
 
         def crash(store: MemoryStore) -> MemoryStore:

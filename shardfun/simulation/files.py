@@ -1,0 +1,400 @@
+"""A disk in memory, as mean as a disk may be: the simulator's ``FileSystem``.
+
+One ``SimulatedDisk`` is the machine's; each process works on it through ``ProcessFiles``, which count the steps, fail at one of them or
+die before it. What was written and not fsynced is lost by a power cut, in part or as a whole; so is each change of a folder. Files grow
+at their end only, which is all that storage does. Deterministic: randomness is handed in.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+PAGE_BYTES = 256  # small, so that small files have some
+FREE_BYTES = 1 << 40
+SHORT_WRITE_EVERY = 7  # each so manieth step that writes takes only a part
+PART_OF_DISK_CALLS = frozenset({"create", "write", "fsync", "rename", "make_folder"})
+"""Steps that a full disk refuses."""
+
+
+class ProcessDeath(BaseException):
+    """The process that did this step is dead. No handler of the code under test may go on."""
+
+
+class Trouble(NamedTuple):
+    """A step that fails.
+
+    Args:
+        at: which step of the job, counted from 1.
+        code: ``ENOSPC``: from that step on, all that need room; else that step alone.
+    """
+
+    at: int
+    code: int
+
+
+@dataclass(slots=True, eq=False)
+class Inode:
+    """A file.
+
+    Args:
+        synced: bytes up to here were fsynced, except for ``dropped``: parts that a failed fsync has given up.
+        whole: what it held before a bit of it flipped.
+    """
+
+    data: bytearray = field(default_factory=bytearray)
+    synced: int = 0
+    dropped: list[tuple[int, int]] = field(default_factory=list)
+    whole: bytes | None = None
+
+    @property
+    def durable(self) -> bool:
+        """Whether a power cut takes nothing of it."""
+        return self.synced == len(self.data) and not self.dropped
+
+    def fsync(self, *, fails: bool) -> None:
+        """The pages that are not on the disk yet go there, or are given up and count as clean from now on."""
+        if fails and self.synced < len(self.data):
+            self.dropped.append((self.synced, len(self.data)))
+        self.synced = len(self.data)
+
+    def lose_power(self, chance: random.Random) -> None:
+        """What is not durable stays in part: all, a prefix, or some of the pages."""
+        if self.durable:
+            return
+        unsure = [*self.dropped, (self.synced, len(self.data))]
+        kind = chance.choice(("all", "none", "prefix", "pages"))
+        for start, end in unsure:
+            until = {"all": end, "none": start}.get(kind, chance.randint(start, end))
+            for page in range(start - start % PAGE_BYTES, end, PAGE_BYTES):
+                first, stop = max(page, start), min(page + PAGE_BYTES, end)
+                if kind == "pages":
+                    until = chance.choice((first, stop))
+                lost = min(max(first, until), stop)
+                self.data[lost:stop] = bytes(stop - lost)
+        if kind != "pages" and until < end:  # the length was not written either
+            del self.data[until:]
+        self.synced = len(self.data)
+        self.dropped = []
+
+
+class _Change(NamedTuple):
+    """A change of a folder: ``name`` is now ``node`` (``None``: gone), and ``old`` is gone."""
+
+    name: str
+    node: Inode | Folder | None
+    old: str | None = None
+
+
+class Folder:
+    """A folder: its names now, and those that a power cut would leave, but for the changes since then."""
+
+    __slots__ = ("durable", "names", "pending")
+
+    def __init__(self) -> None:
+        self.names: dict[str, Inode | Folder] = {}
+        self.durable: dict[str, Inode | Folder] = {}
+        self.pending: list[_Change] = []
+
+    def change(self, change: _Change) -> None:
+        """Make a change that is not durable yet."""
+        self.pending.append(change)
+        _make(self.names, change)
+
+    def sync(self) -> None:
+        """All changes are durable."""
+        if self.pending:
+            self.durable = dict(self.names)
+            self.pending = []
+
+    def lose_power(self, chance: random.Random) -> None:
+        """Each change since the last sync is kept or lost, whatever becomes of the others; then the same in what is left."""
+        for change in self.pending:
+            if chance.random() < 0.5:
+                _make(self.durable, change)
+        self.names = dict(self.durable)
+        self.pending = []
+        for node in self.names.values():
+            node.lose_power(chance)
+
+
+def _make(names: dict[str, Inode | Folder], change: _Change) -> None:
+    if change.old is not None:
+        names.pop(change.old, None)
+    if change.node is None:
+        names.pop(change.name, None)
+    else:
+        names[change.name] = change.node
+
+
+class SimulatedDisk:
+    """See the module. There is one folder at first: the root."""
+
+    def __init__(self) -> None:
+        self.root = Folder()
+        self.boots = 1
+        self.damages = 0
+        """Bits that have flipped so far: who keeps what was read looks again when it changes."""
+        self.damaged: list[Path] = []
+
+    def process(self) -> ProcessFiles:
+        """The files as a new process sees them."""
+        return ProcessFiles(self)
+
+    def find(self, path: Path) -> Inode | Folder | None:
+        """What has that name."""
+        node: Inode | Folder | None = self.root
+        for part in path.parts[1:]:
+            if not isinstance(node, Folder):
+                return None
+            node = node.names.get(part)
+        return node
+
+    def is_durable(self, path: Path) -> bool:
+        """Whether a file is there after any power cut, with all its bytes."""
+        folder: Inode | Folder | None = self.root
+        for part in path.parts[1:]:
+            if not isinstance(folder, Folder) or folder.durable.get(part) is not folder.names.get(part):
+                return False
+            if any(part in (change.name, change.old) for change in folder.pending):
+                return False
+            folder = folder.names.get(part)
+        return isinstance(folder, Inode) and folder.durable
+
+    def original(self, path: Path) -> bytes:
+        """A file as it was written, for those who check.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
+        node = self.find(path)
+        if not isinstance(node, Inode):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        return bytes(node.data) if node.whole is None else node.whole
+
+    def power_loss(self, chance: random.Random) -> None:
+        """The machine loses power, and starts again."""
+        self.boots += 1
+        self.root.lose_power(chance)
+
+    def flip(self, chance: random.Random) -> Path | None:
+        """Flip a bit of a stored file, of any kind of file with the same chance; which one it was."""
+        kinds: dict[tuple[str, str], list[tuple[Path, Inode]]] = {}
+        for path, node in _files(Path("/"), self.root):
+            if node.data:
+                kinds.setdefault((path.parent.name, path.suffix or path.name[:5]), []).append((path, node))
+        if not kinds:
+            return None
+        path, node = chance.choice(kinds[chance.choice(sorted(kinds))])
+        if node.whole is None:
+            node.whole = bytes(node.data)
+        node.data[chance.randrange(len(node.data))] ^= 1 << chance.randrange(8)
+        self.damages += 1
+        self.damaged.append(path)
+        return path
+
+
+def _files(path: Path, folder: Folder) -> Iterator[tuple[Path, Inode]]:
+    for name in sorted(folder.names):
+        node = folder.names[name]
+        if isinstance(node, Folder):
+            yield from _files(path / name, node)
+        else:
+            yield path / name, node
+
+
+class ProcessFiles:
+    """Implements ``FileSystem`` for one process."""
+
+    def __init__(self, disk: SimulatedDisk) -> None:
+        self.disk = disk
+        self._open: dict[int, Inode] = {}
+        self._next = 3
+        self._steps = 0
+        self._trouble: Trouble | None = None
+        self._dies_at: int | None = None
+        self._dead = False
+
+    # ---- what happens to the process ------------------------------------------------------------------------------------
+    def begin_job(self, trouble: Trouble | None = None, dies_at: int | None = None) -> None:
+        """Count the steps from 1 on; what goes wrong with one of them."""
+        self._steps = 0
+        self._trouble = trouble
+        self._dies_at = dies_at
+
+    def kill(self) -> None:
+        """The process is dead: it cannot do a step any more."""
+        self._dead = True
+        self._open.clear()
+
+    def _step(self, call: str, path: Path | None = None) -> None:
+        if self._dead:
+            raise ProcessDeath
+        self._steps += 1
+        if self._steps == self._dies_at:
+            self.kill()
+            raise ProcessDeath
+        if self._fails(call):
+            assert self._trouble is not None
+            raise _error(self._trouble.code, path)
+
+    def _fails(self, call: str) -> bool:
+        trouble = self._trouble
+        if trouble is None or self._steps < trouble.at:
+            return False
+        return call in PART_OF_DISK_CALLS if trouble.code == errno.ENOSPC else self._steps == trouble.at
+
+    # ---- files ----------------------------------------------------------------------------------------------------------
+    def create(self, path: Path) -> int:
+        """See ``FileSystem``."""
+        self._step("create", path)
+        folder = self._folder(path.parent)
+        if path.name in folder.names:
+            raise _error(errno.EEXIST, path)
+        node = Inode()
+        folder.change(_Change(path.name, node))
+        descriptor, self._next = self._next, self._next + 1
+        self._open[descriptor] = node
+        return descriptor
+
+    def write(self, descriptor: int, piece: bytes | memoryview) -> int:
+        """See ``FileSystem``. What fails may have written a part."""
+        try:
+            self._step("write")
+        except (OSError, ProcessDeath):
+            if descriptor in self._open:
+                self._open[descriptor].data += piece[: len(piece) // 2]
+            raise
+        node = self._opened(descriptor)
+        if self._steps % SHORT_WRITE_EVERY == 0 and len(piece) > 1:
+            piece = piece[: len(piece) // 2]
+        node.data += piece
+        return len(piece)
+
+    def fsync(self, descriptor: int) -> None:
+        """See ``FileSystem``. The pages of an fsync that fails count as written afterwards, and are not."""
+        try:
+            self._step("fsync")
+        except OSError:
+            self._opened(descriptor).fsync(fails=True)
+            raise
+        self._opened(descriptor).fsync(fails=False)
+
+    def close(self, descriptor: int) -> None:
+        """See ``FileSystem``."""
+        if not self._dead:
+            self._opened(descriptor)
+            del self._open[descriptor]
+
+    def rename(self, source: Path, target: Path) -> None:
+        """See ``FileSystem``."""
+        self._step("rename", source)
+        folder = self._folder(source.parent)
+        assert source.parent == target.parent, "storage renames within a folder only"
+        node = folder.names.get(source.name)
+        if node is None:
+            raise _error(errno.ENOENT, source)
+        folder.change(_Change(target.name, node, source.name))
+
+    def sync_folder(self, folder: Path) -> None:
+        """See ``FileSystem``."""
+        self._step("sync_folder", folder)
+        self._folder(folder).sync()
+
+    def unlink(self, path: Path) -> None:
+        """See ``FileSystem``."""
+        self._step("unlink", path)
+        folder = self._folder(path.parent)
+        node = folder.names.get(path.name)
+        if node is None:
+            raise _error(errno.ENOENT, path)
+        if isinstance(node, Folder):
+            raise _error(errno.EISDIR, path)
+        folder.change(_Change(path.name, None))
+
+    def make_folder(self, folder: Path) -> None:
+        """See ``FileSystem``."""
+        self._step("make_folder", folder)
+        parent = self._folder(folder.parent)
+        if folder.name in parent.names:
+            raise _error(errno.EEXIST, folder)
+        parent.change(_Change(folder.name, Folder()))
+
+    def remove_tree(self, folder: Path) -> None:
+        """See ``FileSystem``."""
+        for name in self.names(folder):
+            path = folder / name
+            if isinstance(self._folder(folder).names[name], Folder):
+                self.remove_tree(path)
+            else:
+                self.unlink(path)
+        self._step("remove_folder", folder)
+        self._folder(folder.parent).change(_Change(folder.name, None))
+
+    # ---- looking --------------------------------------------------------------------------------------------------------
+    def names(self, folder: Path) -> list[str]:
+        """See ``FileSystem``."""
+        self._step("names", folder)
+        return sorted(self._folder(folder).names)
+
+    def is_folder(self, path: Path) -> bool:
+        """See ``FileSystem``."""
+        self._step("is_folder", path)
+        return isinstance(self.disk.find(path), Folder)
+
+    def exists(self, path: Path) -> bool:
+        """See ``FileSystem``."""
+        self._step("exists", path)
+        return self.disk.find(path) is not None
+
+    def size(self, path: Path) -> int:
+        """See ``FileSystem``."""
+        self._step("size", path)
+        return len(self._file(path).data)
+
+    def read(self, path: Path, offset: int, length: int) -> bytes:
+        """See ``FileSystem``."""
+        self._step("read", path)
+        return bytes(self._file(path).data[offset : offset + length])
+
+    def free_bytes(self, folder: Path) -> int:
+        """See ``FileSystem``."""
+        self._step("free_bytes", folder)
+        self._folder(folder)
+        return 0 if self._fails("write") else FREE_BYTES
+
+    def boot(self) -> bytes:
+        """See ``FileSystem``."""
+        return b"boot %d" % self.disk.boots
+
+    # ---- names ----------------------------------------------------------------------------------------------------------
+    def _folder(self, path: Path) -> Folder:
+        node = self.disk.find(path)
+        if node is None:
+            raise _error(errno.ENOENT, path)
+        if not isinstance(node, Folder):
+            raise _error(errno.ENOTDIR, path)
+        return node
+
+    def _file(self, path: Path) -> Inode:
+        node = self.disk.find(path)
+        if node is None:
+            raise _error(errno.ENOENT, path)
+        if not isinstance(node, Inode):
+            raise _error(errno.EISDIR, path)
+        return node
+
+    def _opened(self, descriptor: int) -> Inode:
+        node = self._open.get(descriptor)
+        if node is None:
+            raise _error(errno.EBADF, None)
+        return node
+
+
+def _error(code: int, path: Path | None) -> OSError:
+    return OSError(code, os.strerror(code), *([] if path is None else [str(path)]))
