@@ -74,6 +74,7 @@ class Options:
         ping_pong: messages that are sent to and fro for ever, inside a shard and between two.
         faults: names of the faults that may strike (see ``faults``), of a run that was shrunk; ``None``: all may.
         messages_min: a run with fewer messages would prove too little.
+        schedule: with another number the same faults meet another order of events (see ``shrink``).
     """
 
     seed: int
@@ -97,6 +98,7 @@ class Options:
     ping_pong: bool
     faults: tuple[str, ...] | None = None
     messages_min: int = DELIVERED_MIN
+    schedule: int = 0
 
 
 RECORDS = {"pairs": 420, "bank": 1500, "ring": 72, "trees": 440}

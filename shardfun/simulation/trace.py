@@ -70,6 +70,13 @@ class Trace:
         if self._out is not None:
             self._out(happened)
 
+    def aside(self, who: str, event: str, detail: str) -> None:
+        """Something that only whoever reads along wants to know: the digest is the same without it."""
+        happened = Event(self.step, self.now, *self._where(who), who, event, detail)
+        self._last.append(happened)
+        if self._out is not None:
+            self._out(happened)
+
     @property
     def digest(self) -> str:
         """Of everything noted so far."""

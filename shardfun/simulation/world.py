@@ -20,6 +20,7 @@ from shardfun.core.shard import Program
 from shardfun.simulation.checker import Checker
 from shardfun.simulation.disk import SupervisorDisk
 from shardfun.simulation.faults import Faults
+from shardfun.simulation.following import followed
 from shardfun.simulation.network import ControlSockets, Network
 from shardfun.simulation.node import Node
 from shardfun.simulation.options import DELIVERED_MIN, PACES, Options
@@ -34,6 +35,7 @@ from shardfun.simulation.workloads.workload import Workload
 
 __all__ = ["DELIVERED_MIN", "Outcome", "World"]
 
+SCHEDULE = 7_919_000_003  # other orders of the same seed are no other seeds
 STEP_S = 0.001
 LIVENESS_STEPS_MAX = 150_000
 IDLE_PICKS = 60
@@ -75,6 +77,7 @@ class World:
     Args:
         out: called with each event of the trace.
         make: makes the workload.
+        follow: an address whose messages become events, too; they do not count for the digest.
     """
 
     def __init__(
@@ -82,12 +85,14 @@ class World:
         options: Options,
         out: Callable[[Event], None] | None = None,
         make: Callable[[Options], Workload] = make_workload,
+        follow: str = "",
     ) -> None:
         self.options = options
         self.outcome: Outcome | None = None
         """Once the run has ended."""
         self.trace = Trace(out, self._where)
-        self.chance = random.Random(options.seed)
+        self.chance = random.Random(options.seed + SCHEDULE * options.schedule)
+        self._follow = follow
         self.faults = Faults(options.rates, options.seed, options.faults)
         self._around = self._surroundings(make(options))
         self.checker = self._around.checker
@@ -118,6 +123,8 @@ class World:
         options = self.options
         functions = workload.app.compile()
         runners = [run_plain if options.plain_runners else compile_runner(function) for function in functions]
+        if self._follow:
+            runners = [followed(runner, self._follow, self.trace) for runner in runners]
         network = Network(options.shards, options.pipe_frames)
         checker = Checker(options.shards, functions, workload, network)
         sinks = {
@@ -141,10 +148,16 @@ class World:
         )
 
     # ---- a run ----------------------------------------------------------------------------------------------------------
-    def run(self) -> Outcome:
-        """From the first start to the end."""
+    def run(self, steps_max: int | None = None) -> Outcome:
+        """From the first start to the end.
+
+        Args:
+            steps_max: give up after so many, with an outcome of kind ``cut``.
+        """
         while self.outcome is None:
             self.advance()
+            if steps_max is not None and self.trace.step > steps_max and self.outcome is None:
+                self._end("cut", f"not at its end after {steps_max} steps")
         return self.outcome
 
     def advance(self) -> None:
