@@ -62,12 +62,16 @@ class Workload(ABC):
         self.shards = options.shards
         self.violations: list[str] = []
         self.ping_pong = options.ping_pong
-        self.app = App(options.workload)
+        self.app = self.make_app(options)
         self.declare(self.app)
         if self.ping_pong:
             self._declare_balls(self.app)
 
     # ---- what a workload is made of -------------------------------------------------------------------------------------
+    def make_app(self, options: Options) -> App:
+        """The application, in which ``declare`` declares functions."""
+        return App(options.workload)
+
     @abstractmethod
     def declare(self, app: App) -> None:
         """Declare functions and routers."""
