@@ -226,6 +226,13 @@ class UnavailableError(ShardfunError):
     exit_code = 8
 
 
+class InconclusiveError(ShardfunError):
+    """A run under chaos shows nothing: faults fell outside of it, or two undisturbed runs differ already."""
+
+    code = "inconclusive"
+    exit_code = 9
+
+
 def error_of(code: str, message: str, exit_code: int | None = None) -> ShardfunError:
     """The error that another process reported, as an exception again.
 

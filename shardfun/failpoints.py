@@ -25,8 +25,6 @@ MARK: Final = "made-by-shardfun-chaos"
 """A file in the folder: without it, it is somebody else's."""
 FULL: Final = "full"
 """A file in the folder: as long as it is there, whatever writes to a disk finds it full."""
-HIT_SUFFIX: Final = ".hit"
-"""``full.hit``: some process has found the disk full."""
 ARMED_BYTES_MAX: Final = 100
 
 
@@ -109,7 +107,6 @@ class _Switchboard:
             OSError: injected.
         """
         if point in DISK_POINTS and (self._folder / FULL).exists():
-            (self._folder / (FULL + HIT_SUFFIX)).touch()
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with self._lock:
             action = self._taken(point)

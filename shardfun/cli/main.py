@@ -32,9 +32,11 @@ examples:
   shardfun inspect data/flights                   look at what a stopped node has stored
   shardfun dead-letters list conf/flights.toml    look at messages that could not be processed
   shardfun simulate --seeds 1:200                 test the protocol under injected faults
+  shardfun chaos conf/flights.toml --kills 20     kill real processes of a private copy, compare the results
 
 'shardfun COMMAND --help' explains a command. Exit codes: 0 done, 2 configuration or usage, 3 application, 4 storage,
-5 data directory in use, 6 ingress or egress, 7 backlog limit, 8 not running or gave up, 70 bug, 130 interrupted.
+5 data directory in use, 6 ingress or egress, 7 backlog limit, 8 not running or gave up,
+9 chaos shows nothing, 70 bug, 130 interrupted.
 """
 
 
@@ -55,6 +57,7 @@ COMMANDS: Final = {
     "inspect": Command("shardfun.cli.inspect", "look at what a stopped node has stored"),
     "dead-letters": Command("shardfun.cli.dead_letters", "look at parked messages, send them again, or delete them"),
     "simulate": Command("shardfun.cli.simulate", "test the protocol in a simulated world, under faults, by seed"),
+    "chaos": Command("shardfun.cli.chaos", "kill and stop the processes of a private copy of a node, and compare its results"),
     "bench": Command("shardfun.cli.bench", "measure throughput and recovery on this machine"),
 }
 

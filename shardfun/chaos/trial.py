@@ -1,0 +1,314 @@
+"""One trial: an undisturbed run, the same under faults, and what differs between them; or what the application's own check says."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from shardfun.chaos.armory import Armory
+from shardfun.chaos.disk import FillableDisk, InjectedDisk, MemoryDisk, bytes_in, size_for
+from shardfun.chaos.inputs import Records
+from shardfun.chaos.node import Node, NodeFailedError
+from shardfun.chaos.plan import Counts, Kind, Plan, make_plan
+from shardfun.chaos.published import compare_published
+from shardfun.chaos.report import Report
+from shardfun.chaos.run import Chaos, Show
+from shardfun.chaos.sandbox import PUBLISHED, Sandbox, make_sandbox
+from shardfun.chaos.stored import compare_worlds, read_world
+from shardfun.chaos.subject import AppLike, Subject, find_subject
+from shardfun.config.writing import config_toml
+from shardfun.errors import ApplicationImportError, InconclusiveError
+from shardfun.failpoints import ENVIRONMENT
+from shardfun.sdk.importing import failure_of
+
+CALM_S: Final = 600.0
+"""An undisturbed run may take as long."""
+MARGIN_S: Final = 1.5
+"""Reading goes on for so much longer than the plan lasts."""
+ATTEMPTS_MAX: Final = 3
+"""With reading twice as slow each time: how long recoveries take is not known before."""
+FOLDER_PREFIX: Final = "shardfun-chaos-"
+
+Check = Callable[..., Iterable[str] | None]
+"""``check(published)`` or ``check(published, records)``: what is wrong, one sentence each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a run is judged.
+
+    Args:
+        check: of the application; ``None``: by comparison with an undisturbed run.
+        order: for an egress, the field whose equal values have to keep their order.
+        state: whether what is stored in the end is compared, too.
+    """
+
+    check: Check | None = None
+    order: Mapping[str, str] = field(default_factory=dict)
+    state: bool = True
+
+
+def run_chaos(
+    app: AppLike,
+    *,
+    counts: Counts | None = None,
+    plan: Plan | None = None,
+    seed: int = 0,
+    shards: int | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    records: int | None = None,
+    egresses: Iterable[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    replace: Collection[str] = (),
+    points: tuple[str, ...] = (),
+    check: Check | None = None,
+    order: Mapping[str, str] | None = None,
+    state: bool = True,
+    duration_s: float | None = None,
+    folder: Path | None = None,
+    keep: bool = False,
+    show: Show | None = None,
+) -> Report:
+    """Run an application's node under faults, in a private copy that touches nothing of the user's.
+
+    Args:
+        app: an ``App`` that can be imported by name, a reference ``package.module:app``, or the path of a configuration.
+        counts: faults by kind; ``plan``: all of them, instead of drawing them from ``seed``.
+        shards: other than in the configuration.
+        inputs: records for ingresses, instead of what the configuration names: by name, an ``Input``, a file, or records.
+        records: take at most so many of each ingress.
+        egresses: for an application without a configuration that does not declare them.
+        settings: further settings, in the shape of the configuration; ``overrides``: ``section.key=value`` each.
+        replace: egresses that reach outside; their records go to a file instead.
+        points: failpoints to hit beside the drawn ones: ``POINT`` or ``POINT=ACTION``.
+        check: judges instead of the comparison with an undisturbed run: ``check(published, records)`` gets the folder of
+            ``EGRESS-PARTITION.jsonl`` and the records by ingress, and returns what is wrong.
+        order: for an egress, the field of its records: those with the same value have to come in the same order.
+        state: compare what is stored in the end, too.
+        duration_s: how long reading shall take at least.
+        folder: for everything; by default a temporary one.
+        keep: do not delete it.
+        show: told how far it is.
+
+    Raises:
+        ConfigurationError: what cannot be put under chaos, and why.
+        InconclusiveError: it shows nothing: a fault fell outside the run, or undisturbed runs differ already.
+        ShardfunError: the application or its input cannot be read; the undisturbed run fails.
+    """
+    subject = find_subject(app, overrides=overrides, settings=settings, egresses=egresses)
+    with _folder(folder, keep=keep) as place:
+        sandbox = make_sandbox(
+            subject.config, subject.app, place / "inputs", shards=shards, records=records, inputs=inputs, replace=replace
+        )
+        if plan is None:
+            plan = make_plan(
+                seed,
+                Counts.of() if counts is None else counts,
+                shards=sandbox.config.shards,
+                spares=sandbox.config.supervision.spares,
+                publishes=bool(sandbox.config.egress),
+                points=points,
+            )
+        trial = Trial(subject, sandbox, plan, Verdict(check, order or {}, state), place, show)
+        report = trial.run(duration_s)
+        report.folder = str(place) if keep or folder is not None else ""
+        return report
+
+
+class Trial:
+    """See the module.
+
+    Args:
+        place: an empty folder, or one that is not there yet.
+    """
+
+    def __init__(
+        self, subject: Subject, sandbox: Sandbox, plan: Plan, verdict: Verdict, place: Path, show: Show | None = None
+    ) -> None:
+        self._subject = subject
+        self._sandbox = sandbox
+        self._plan = plan
+        self._verdict = verdict
+        self._place = place
+        self._show = show
+
+    def run(self, duration_s: float | None = None) -> Report:
+        """The undisturbed run, if it is needed, and the one under faults; again, and slower, if it was over too soon.
+
+        Raises:
+            InconclusiveError: see ``run_chaos``.
+            ShardfunError: the undisturbed run fails.
+        """
+        stored = 0
+        notes = list(self._sandbox.notes)
+        if self._verdict.check is None:
+            letters = self._calm("calm", None)
+            stored = bytes_in(self._place / "calm")
+            if letters:
+                notes.append(f"the undisturbed run leaves {letters} dead letters")
+        reading_s = max(self._plan.duration_s + MARGIN_S, duration_s or 0.0)
+        for attempt in range(ATTEMPTS_MAX):
+            try:
+                report = self._disturbed(reading_s, stored)
+                break
+            except InconclusiveError:
+                if attempt + 1 == ATTEMPTS_MAX or not self._sandbox.records:
+                    raise
+                reading_s *= 2
+        report.notes = [*notes, *report.notes]
+        if report.differences and self._verdict.check is None:
+            self._refute(report, reading_s)
+        return report
+
+    # ---- runs ------------------------------------------------------------------------------------------------------------
+    def _calm(self, name: str, reading_s: float | None) -> int:
+        """An undisturbed run; returns its dead letters.
+
+        Raises:
+            InconclusiveError: it fails by itself.
+        """
+        place = self._place / name
+        config = self._sandbox.at(place, reading_s=reading_s)
+        node = Node(place, config_toml(config), config.data_dir, self._subject.environ)
+        try:
+            node.start()
+            code = node.wait(CALM_S + (reading_s or 0.0))
+            if code:
+                raise InconclusiveError(f"without any fault the node ends with exit code {code}:\n{node.log_tail()}")
+        except NodeFailedError as error:
+            raise InconclusiveError(f"without any fault: {error}; is its input bounded?") from error
+        finally:
+            node.close()
+        summary = next(event for event in reversed(node.events()) if event.get("verdict") == "finished")
+        return int(summary["dead_letters"])
+
+    def _disturbed(self, reading_s: float, stored_bytes: int) -> Report:
+        """The run under faults, judged."""
+        place = self._place / "chaos"
+        shutil.rmtree(place, ignore_errors=True)
+        armory = Armory(place / "failpoints")
+        with self._disk(place, armory, stored_bytes) as (disk, on):
+            config = self._sandbox.at(on, reading_s=reading_s)
+            report = Report(self._subject.name, config.shards, self._plan, disk=disk.name)
+            environ = {**self._subject.environ, ENVIRONMENT: str(armory.folder)}
+            node = Node(place, config_toml(config), config.data_dir, environ)
+            try:
+                Chaos(node, report, armory, disk, self._show).run()
+                report.differences = self._differences(on)
+            except NodeFailedError as error:
+                report.differences = [str(error)]
+            except InconclusiveError as error:
+                error.add_note("\n".join(map(str, report.timeline)))
+                raise
+            finally:
+                node.close()
+                if on != place:
+                    _keep(on, place)
+        return report
+
+    @contextmanager
+    def _disk(self, place: Path, armory: Armory, stored_bytes: int) -> Iterator[tuple[FillableDisk, Path]]:
+        """What can be filled, and where the node's files go."""
+        expected = stored_bytes or sum(self._input_bytes())
+        wanted = any(fault.kind is Kind.FULL_DISK for fault in self._plan.faults)
+        mounted = MemoryDisk.mount(place / "disk", size_for(expected)) if wanted else None
+        if mounted is None:
+            yield InjectedDisk(armory), place
+            return
+        try:
+            yield mounted, place / "disk"
+        finally:
+            mounted.unmount()
+
+    def _input_bytes(self) -> Iterable[int]:
+        for entry in self._sandbox.config.ingress.values():
+            path = getattr(entry.options, "path", None)
+            if isinstance(path, Path) and path.is_file():
+                yield 8 * path.stat().st_size  # it may be compressed
+
+    # ---- verdict ---------------------------------------------------------------------------------------------------------
+    def _differences(self, on: Path) -> list[str]:
+        if self._verdict.check is not None:
+            return self._checked(self._verdict.check, on / PUBLISHED)
+        return self._compared(self._place / "calm", on)
+
+    def _compared(self, calm: Path, other: Path) -> list[str]:
+        verdict = self._verdict
+        found = compare_published(calm / PUBLISHED, other / PUBLISHED, self._sandbox.config.egress, verdict.order)
+        if verdict.state:
+            found += compare_worlds(read_world(calm / "data"), read_world(other / "data"))
+        return found
+
+    def _checked(self, check: Check, published: Path) -> list[str]:
+        published.mkdir(exist_ok=True)  # nothing may have been published
+        records = Records(self._sandbox.at(self._place).ingress, self._sandbox.unreadable)
+        try:
+            given = (published, records)[: _accepted(check)]
+            return [str(sentence) for sentence in check(*given) or ()]
+        except AssertionError as error:
+            return [f"the check fails: {error or 'an assertion'}"]
+        except Exception as error:
+            raise ApplicationImportError(f"the check itself raises {failure_of(error)}") from error
+
+    def _refute(self, report: Report, reading_s: float) -> None:
+        """Is it the faults? Two undisturbed runs that differ in the same way prove nothing about faults.
+
+        Raises:
+            InconclusiveError: they do.
+        """
+        self._calm("again", reading_s)
+        found = self._compared(self._place / "calm", self._place / "again")
+        if found:
+            raise InconclusiveError(
+                "two undisturbed runs differ already, so nothing can be said about faults (its results depend on how messages "
+                f"interleave, on time or on chance); judge it with a check of your own (--check). They differ in: {found[0]}"
+            )
+        report.notes.append("a second undisturbed run, as slow as the one under faults, was equal to the first")
+
+
+def _accepted(check: Check) -> int:
+    """How many of its two arguments a check takes."""
+    try:
+        parameters = inspect.signature(check).parameters.values()
+    except (TypeError, ValueError):
+        return 2
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
+        return 2
+    return min(
+        2, sum(parameter.kind in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD} for parameter in parameters)
+    )
+
+
+def _keep(mounted: Path, place: Path) -> None:
+    """What is on a disk that goes away."""
+    for name in ("data", PUBLISHED):
+        if (mounted / name).exists():
+            shutil.copytree(mounted / name, place / name, symlinks=True)
+
+
+@contextmanager
+def _folder(folder: Path | None, *, keep: bool) -> Iterator[Path]:
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder.absolute()
+        return
+    place = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+    try:
+        yield place
+    finally:
+        if not keep:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def describe(report: Report) -> bytes:
+    """The report as JSON."""
+    return msgspec.json.encode(report.as_dict())
