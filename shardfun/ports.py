@@ -6,24 +6,94 @@ The core and the drivers know these and nothing of LevelDB, files or sockets. Ea
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from shardfun.model.delta import DeltaHeader, DeltaSummary, RecordBlock, StoredDelta
 from shardfun.model.doors import IngressBatch, PublishedPosition, Reject
 
 __all__ = [
+    "REAL_CLOCK",
+    "Clock",
     "EgressSink",
+    "FrameChannel",
     "IngressBatch",
     "IngressReader",
     "Interruptible",
+    "OpenChannel",
     "Partition",
     "PublishedPosition",
     "Reject",
+    "RunInThread",
     "StateStore",
 ]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The clocks of a process, in seconds.
+
+    Args:
+        monotonic: for waiting and for ages.
+        wall: the time of day, since 1970; may be set.
+        work: for how long something took.
+    """
+
+    monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
+    work: Callable[[], float] = time.perf_counter
+
+
+REAL_CLOCK: Final = Clock()
+
+
+class RunInThread(Protocol):
+    """Runs a job that blocks in a thread, and gives what it returns or raises."""
+
+    async def __call__(self, job: Callable[[], T], /) -> T: ...  # noqa: D102
+
+
+class FrameChannel(Protocol):
+    """One end of a channel for frames between two processes: bounded, in order; driven without blocking.
+
+    ``receive_fd`` is readable while a frame is there, ``send_fd`` while there is room. ``waiting`` is a frame for which there was no
+    room, kept by whoever sends: ``flush`` sends it first. A channel has one peer, whose loss is reported once (see ``OpenChannel``).
+    """
+
+    receive_fd: int
+    send_fd: int
+    url: str
+    waiting: bytes | None
+
+    def listen(self, url: str) -> str:
+        """Wait for the peer at ``url``; the url for it to dial. Raises UnavailableError."""
+
+    def dial(self, url: str) -> None:
+        """Connect in the background, also if nobody listens yet; what is sent before is kept. Raises UnavailableError."""
+
+    def receive(self) -> bytes | None:
+        """The next frame, ``None`` if none is there. Raises ChannelLossError."""
+
+    def send(self, raw: bytes) -> bool:
+        """Take a frame; ``False`` if there is no room. Raises ChannelLossError; ProtocolError if it is too long."""
+
+    def flush(self) -> bool:
+        """Send what waits; whether nothing waits any more. Raises as ``send``."""
+
+    async def wait_frame(self) -> bytes:
+        """The next frame, awaited. Raises ChannelLossError."""
+
+    def close(self) -> None:
+        """Close. Safe to call twice."""
+
+
+OpenChannel: TypeAlias = Callable[[int, Callable[[], None]], FrameChannel]
+"""Makes a channel: the frames it keeps in each direction, and what to call, from any thread, when the peer is gone."""
 
 
 class StateStore(Protocol):

@@ -15,6 +15,7 @@ from pathlib import Path
 from shardfun.errors import ChannelLossError
 from shardfun.mesh.channel import Channel
 from shardfun.model.frames import Hello, decode_frame
+from shardfun.ports import FrameChannel, OpenChannel
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +42,28 @@ class Fabric:
 
     Args:
         wake: called from a thread of nng when a peer's pipe is gone, after ``lost_peer`` was set.
+        open_channel: makes the channels.
     """
 
-    def __init__(self, shard: int, shards: int, nonce: str, endpoint: Endpoint, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        shard: int,
+        shards: int,
+        nonce: str,
+        endpoint: Endpoint,
+        wake: Callable[[], None],
+        open_channel: OpenChannel = Channel,
+    ) -> None:
         self.nonce = nonce
         self.shard = shard
-        self.channels: dict[int, Channel] = {}
+        self.channels: dict[int, FrameChannel] = {}
         self.lost_peer: int | None = None
         """A peer whose pipe is gone; of several any one will do. Here, so that a late call for an old fabric means nothing."""
         self._greeted: set[int] = set()
         self._wake = wake
         for peer in range(shards):
             if peer != shard:
-                self.channels[peer] = Channel(endpoint.buffer_frames, lambda peer=peer: self._on_loss(peer))  # type: ignore[misc]
+                self.channels[peer] = open_channel(endpoint.buffer_frames, lambda peer=peer: self._on_loss(peer))  # type: ignore[misc]
         self.listening = {
             peer: channel.listen(endpoint.url(f"m-{nonce}-{shard}-{peer}"))
             for peer, channel in self.channels.items()

@@ -25,7 +25,8 @@ from shardfun.model.exits import EXIT_BUG, EXIT_STORAGE
 from shardfun.sdk.importing import import_app
 from shardfun.sdk.launch import Launch, prepare
 from shardfun.shard.heartbeat import start_heartbeat
-from shardfun.shard.process import LAST_WORDS_S, ShardProcess, end_process
+from shardfun.shard.machine import end_process
+from shardfun.shard.process import LAST_WORDS_S, ShardProcess
 from shardfun.shard.program import Application
 from shardfun.telemetry.logs import configure_logging
 

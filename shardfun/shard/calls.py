@@ -17,6 +17,8 @@ import trio
 
 from shardfun.core.effects import StartCall
 from shardfun.errors import ConfigurationError, FunctionTimeoutError
+from shardfun.ports import RunInThread
+from shardfun.shard.machine import run_abandonable
 from shardfun.shard.worker import Completions
 
 Done = Callable[[int, Any, BaseException | None], None]
@@ -28,12 +30,13 @@ class Calls:
 
     Args:
         threads: of blocking code at once.
+        run_in_thread: runs it; who is cancelled leaves it behind.
     """
 
-    def __init__(self, completions: Completions, threads: int) -> None:
+    def __init__(self, completions: Completions, threads: int, run_in_thread: RunInThread = run_abandonable) -> None:
         self._completions = completions
         self._limiter = trio.CapacityLimiter(threads)
-        self._unlimited = trio.CapacityLimiter(math.inf)
+        self._run_in_thread = run_in_thread
         self._given_up = 0
         self._scopes: dict[trio.CancelScope, None] = {}
         self._nursery: trio.Nursery | None = None
@@ -114,7 +117,7 @@ class Calls:
         await self._limiter.acquire_on_behalf_of(held)
         try:
             _begin_timeout(call, scope)  # what waits for a thread has not begun
-            return await trio.to_thread.run_sync(held.run, call.run, abandon_on_cancel=True, limiter=self._unlimited)
+            return await self._run_in_thread(lambda: held.run(call.run))
         finally:
             self._given_up += held.leave()
 

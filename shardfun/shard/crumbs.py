@@ -16,9 +16,9 @@ FILE_MODE = 0o600
 log = structlog.get_logger("shardfun.shard")
 
 
-def open_crumbs(folder: Path) -> CrumbTable:
-    """A table in a new file for this process. Without room for it the table is in memory only, where nobody will read it."""
-    path = folder / crumbs_name(os.getpid())
+def open_crumbs(folder: Path, pid: int | None = None) -> CrumbTable:
+    """A table in a new file for a process, by default this one. Without room for it the table is in memory only, where nobody will read it."""
+    path = folder / crumbs_name(os.getpid() if pid is None else pid)
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         try:

@@ -8,7 +8,6 @@ safe in the checkpoints.
 from __future__ import annotations
 
 import select
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ import structlog
 from shardfun.core.shard import ShardCore
 from shardfun.errors import EgressError, IngressError, ShardfunError
 from shardfun.failpoints import Point, reached
-from shardfun.ports import EgressSink, IngressReader, Interruptible
+from shardfun.model.cbor import shown
+from shardfun.ports import REAL_CLOCK, Clock, EgressSink, IngressReader, Interruptible
 from shardfun.shard.worker import Failed, Worker
 
 PUBLISH_RECORDS = 10_000
@@ -112,12 +112,12 @@ class Ingress:
 def _open_at(name: str, reader: IngressReader, position: Any | None) -> None:
     try:
         reader.open(position)
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         if position is None:
             raise
         reader.close()
         msg = (
-            f"ingress {name!r}: its position in the checkpoint, {position!r:.80}, is none of this kind of source "
+            f"ingress {name!r}: its position in the checkpoint, {shown(position)}, is none of this kind of source "
             f"({type(error).__name__}: {error}); set its kind back, or start afresh with --fresh"
         )
         raise IngressError(msg) from error
@@ -141,8 +141,13 @@ class Egress:
     """
 
     def __init__(
-        self, sinks: dict[str, EgressSink], workers: dict[str, Worker], fatal: Callable[[ShardfunError], None]
+        self,
+        sinks: dict[str, EgressSink],
+        workers: dict[str, Worker],
+        fatal: Callable[[ShardfunError], None],
+        clock: Clock = REAL_CLOCK,
     ) -> None:
+        self._monotonic = clock.monotonic
         self._publishers = [_Publisher(name, sink, workers[name]) for name, sink in sinks.items()]
         self._fatal = fatal
         self._core: ShardCore | None = None
@@ -223,7 +228,7 @@ class Egress:
         if isinstance(result, Failed):
             publisher.trouble = f"{result.error}"[:TROUBLE_CHARACTERS]
             pause = getattr(result.error, "retry_s", None)
-            publisher.retry_at = time.monotonic() + (PUBLISH_RETRY_S if pause is None else pause)
+            publisher.retry_at = self._monotonic() + (PUBLISH_RETRY_S if pause is None else pause)
             log.warning("egress failed, will try again", egress=publisher.name, error=str(result.error), records=count)
             return
         publisher.trouble = ""

@@ -60,14 +60,15 @@ class LongRuns:
         return f"{running.typename if address is None else address!s:.{ADDRESS_CHARACTERS}}", now - self._since
 
 
-def figures_of(core: ShardCore, long_runs: LongRuns, resumed_at: float, away_s: float) -> Heartbeat:
+def figures_of(core: ShardCore, long_runs: LongRuns, resumed_at: float, away_s: float, now: float) -> Heartbeat:
     """A heartbeat of a shard that has a core.
 
     Args:
         away_s: how long a task that computes instead of awaiting has kept the loop away; 0: it does not.
         resumed_at: unix seconds of the first invocation in this incarnation, 0 before.
+        now: monotonic seconds.
     """
-    running, age_s = long_runs.look(core.dispatcher, time.monotonic())
+    running, age_s = long_runs.look(core.dispatcher, now)
     if not running and away_s:
         running, age_s = "an async function that does not await", away_s
     logs = [log for name, log in core.egress.items() if not is_internal(name)]

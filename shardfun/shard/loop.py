@@ -10,12 +10,11 @@ when there is nothing to do the loop parks on one epoll descriptor that holds al
 from __future__ import annotations
 
 import select
-import time
 from collections.abc import Callable
 
 from shardfun.core.shard import ShardCore
-from shardfun.mesh.channel import Channel
 from shardfun.mesh.fabric import Fabric
+from shardfun.ports import REAL_CLOCK, Clock, FrameChannel
 from shardfun.shard.doors import LINKS_FULL_FRAMES, Egress, Ingress
 
 SLICE_S = 0.002
@@ -25,8 +24,6 @@ FRAMES_PER_TURN = 8
 TICK_S = 0.004
 """What is due within so much time is done in one iteration: 5000 timers a second would wake the loop as often."""
 CLOCK_CHECK_S = 2.0  # the wall clock, which timers follow, may be set while the loop sleeps by the monotonic one
-
-_clock = time.perf_counter
 
 
 class HotLoop:
@@ -45,6 +42,7 @@ class HotLoop:
         egress: Egress,
         perform: Callable[[], None],
         epoll: select.epoll,
+        clock: Clock = REAL_CLOCK,
     ) -> None:
         self.core = core
         self.checkpoint_s = 0.0
@@ -56,6 +54,9 @@ class HotLoop:
         self._egress = egress
         self._perform = perform
         self._epoll = epoll
+        self._clock = clock.work
+        self._monotonic = clock.monotonic
+        self._wall = clock.wall
         self._watched: set[int] = set()
         self._room = LINKS_FULL_FRAMES * core.limits.frame_messages
 
@@ -67,9 +68,9 @@ class HotLoop:
             ShardfunError: of an ingress, or the backlog limit.
         """
         core = self.core
-        now = _clock()
+        now = self._clock()
         deadline = now + SLICE_S
-        busy = core.advance(time.time())
+        busy = core.advance(self._wall())
         busy |= self._receive(core)
         busy |= core.fill_mailboxes()
         busy |= self._run(core, deadline)
@@ -80,7 +81,7 @@ class HotLoop:
         self._perform()
         core.expire()
         busy |= core.sweep()
-        self._egress.publish(time.monotonic())
+        self._egress.publish(self._monotonic())
         return busy
 
     @property
@@ -89,7 +90,7 @@ class HotLoop:
         times = [self._ingress.wake_at, self._egress.wake_at]
         due_ms = self.core.wake_at_ms
         if due_ms is not None:
-            times.append(time.monotonic() + _wait_s(due_ms / 1000, time.time()))
+            times.append(self._monotonic() + _wait_s(due_ms / 1000, self._wall()))
         return min((at for at in times if at is not None), default=None)
 
     def _receive(self, core: ShardCore) -> bool:
@@ -107,17 +108,17 @@ class HotLoop:
         """Run what waits until the slice ends. The chunk of a type follows its speed, so a slow one does not hold the loop."""
         if not core.may_execute:
             return False
-        started = _clock()
+        started = self._clock()
         ran = False
         while (target := core.run(core.limits.frame_messages)) is not None:
-            ended = _clock()
+            ended = self._clock()
             took = ended - started
             if took > CHUNK_S:
                 target.chunk = max(1, int(target.chunk * CHUNK_S / (2 * took)))
             elif took < CHUNK_S / 2:
                 target.chunk = min(core.limits.frame_messages, 2 * target.chunk)
             if not ran and not self.resumed_at:
-                self.resumed_at = time.time()
+                self.resumed_at = self._wall()
             ran = True
             if ended > deadline:
                 break
@@ -128,10 +129,10 @@ class HotLoop:
         """Take in records while the slice lasts and what they cause is not piling up, running them as they come."""
         busy = False
         dispatcher = core.dispatcher
-        while _clock() < deadline:
+        while self._clock() < deadline:
             if dispatcher.waiting > self._room or any(dispatcher.outgoing(peer) > self._room for peer, _ in self._channels):
                 break
-            if not self._ingress.read(time.monotonic()):
+            if not self._ingress.read(self._monotonic()):
                 break
             busy = True
             self._run(core, deadline)
@@ -152,7 +153,7 @@ class HotLoop:
             self._watch(channel)
         return sent
 
-    def _watch(self, channel: Channel) -> None:
+    def _watch(self, channel: FrameChannel) -> None:
         """Wake up for room to send only while a frame waits for it."""
         waits = channel.waiting is not None
         if waits and channel.send_fd not in self._watched:
@@ -165,12 +166,12 @@ class HotLoop:
     def _checkpoint(self, core: ShardCore) -> bool:
         if not core.undecided:
             return False
-        started = _clock()
+        started = self._clock()
         limit = started + CHECKPOINT_PIECE_S
         more = True
-        while more and _clock() < limit:
+        while more and self._clock() < limit:
             more = core.checkpoint_work()
-        self.checkpoint_s += _clock() - started
+        self.checkpoint_s += self._clock() - started
         return more
 
 

@@ -9,14 +9,10 @@ A little long: the order of a process's life is read best in one place.
 
 from __future__ import annotations
 
-import gc
-import random
 import select
-import sys
-import time
 from collections import deque
 from pathlib import Path
-from typing import Any, NoReturn, assert_never
+from typing import Any, assert_never
 
 import msgspec
 import structlog
@@ -39,7 +35,6 @@ from shardfun.errors import (
 from shardfun.failpoints import ON, Point, reached
 from shardfun.ingress.feed import Host
 from shardfun.intake.bells import Bell
-from shardfun.mesh.channel import Channel
 from shardfun.mesh.fabric import Endpoint, Fabric
 from shardfun.model.control import (
     Abort,
@@ -64,13 +59,14 @@ from shardfun.model.control import (
 )
 from shardfun.model.exits import EXIT_THREADS_STUCK
 from shardfun.model.keyspace import owner_of, slot_range
-from shardfun.ports import EgressSink, IngressReader, Partition
+from shardfun.ports import EgressSink, FrameChannel, IngressReader, Partition
 from shardfun.shard.calls import Calls
 from shardfun.shard.crumbs import open_crumbs
 from shardfun.shard.doors import Egress, Ingress
 from shardfun.shard.heartbeat import LongRuns, figures_of, resident_bytes
 from shardfun.shard.intake import INTERNAL_EGRESSES, internal_readers, internal_sinks
 from shardfun.shard.loop import HotLoop
+from shardfun.shard.machine import Machine
 from shardfun.shard.program import Application, limits_of
 from shardfun.shard.queries import Queries
 from shardfun.shard.storage import Place, Storage
@@ -79,9 +75,6 @@ from shardfun.shard.worker import Completions, Failed, Worker
 from shardfun.state.options import StoreOptions
 from shardfun.telemetry.logs import open_log_context
 
-SWITCH_INTERVAL_S = 0.0005  # with the default, a loop that releases the GIL only for instants starves its own worker threads
-GC_THRESHOLDS = (50_000, 50, 1000)
-"""User code may make cycles, so the collector stays on; but it must not visit all records often."""
 FREEZE_EVERY_BYTES = 64 << 20
 LAST_FIGURES_S = 0.03  # nng sends in the background; the last figures should arrive before the process is gone
 SETTLE_S = 0.004
@@ -100,9 +93,19 @@ class ShardProcess:
     Args:
         control: the channel to the supervisor, connected.
         endpoint: where channels to peers listen.
+        machine: it runs on; by default the real one.
     """
 
-    def __init__(self, application: Application, control: Channel, endpoint: Endpoint) -> None:
+    def __init__(
+        self,
+        application: Application,
+        control: FrameChannel,
+        endpoint: Endpoint,
+        machine: Machine | None = None,
+    ) -> None:
+        machine = Machine() if machine is None else machine
+        self._machine = machine
+        self._monotonic = machine.clock.monotonic
         self._application = application
         self._config: Config = application.config
         self._limits = limits_of(application.config)
@@ -110,15 +113,17 @@ class ShardProcess:
         self._control_out: deque[bytes] = deque()
         self._endpoint = endpoint
         self._completions = Completions()
-        self._storage_worker = Worker(self._completions)
+        self._storage_worker = Worker(self._completions, machine.run_in_thread)
         self._storage = Storage(
             self._storage_worker,
             StoreOptions(write_buffer_bytes=self._config.state.write_buffer_bytes),
             application.types_with_end,
         )
-        self._queries = Queries(self._storage, self.send)
-        self._publishing = {name: Worker(self._completions) for name in (*self._config.egress, *INTERNAL_EGRESSES)}
-        self._calls = Calls(self._completions, self._config.calls.threads)
+        self._queries = Queries(self._storage, self.send, machine.clock.wall)
+        self._publishing = {
+            name: Worker(self._completions, machine.run_in_thread) for name in (*self._config.egress, *INTERNAL_EGRESSES)
+        }
+        self._calls = Calls(self._completions, self._config.calls.threads, machine.run_abandonable)
         self._epoll = select.epoll()
         self._epoll.register(control.receive_fd, select.EPOLLIN)
         self._epoll.register(self._completions.fd, select.EPOLLIN)
@@ -142,7 +147,7 @@ class ShardProcess:
         self._report_at: float | None = None
         self._frozen_at_bytes = 0
         self._stuck_since: tuple[float, int] | None = None
-        self._seen_at = time.monotonic()
+        self._seen_at = self._monotonic()
         self._long_runs = LongRuns()
         self._context = open_log_context()
 
@@ -153,10 +158,7 @@ class ShardProcess:
         Raises:
             LocalProtocolError, AssertionError: a bug; the process has to go, recovery brings the shard back.
         """
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
+        self._machine.tune()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._storage_worker.run)
@@ -184,7 +186,7 @@ class ShardProcess:
         self._storage.close()
 
     def _iterate(self) -> bool:
-        self._seen_at = time.monotonic()
+        self._seen_at = self._monotonic()
         self._completions.clear()
         busy = self._completions.drain()
         busy |= self._receive_control()
@@ -211,7 +213,7 @@ class ShardProcess:
     def _publish_rest(self) -> bool:
         """After ``Finish``: nothing runs any more, and peers that have ended are no loss."""
         assert self._egress is not None
-        started = self._egress.publish(time.monotonic())
+        started = self._egress.publish(self._monotonic())
         self._done = self._egress.drained
         return started
 
@@ -226,7 +228,7 @@ class ShardProcess:
         if wake_at is None:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
             return
-        with trio.move_on_after(max(0.0, wake_at - time.monotonic())):
+        with trio.move_on_after(max(0.0, wake_at - self._monotonic())):
             await trio.lowlevel.wait_readable(self._epoll.fileno())
 
     # ---- control --------------------------------------------------------------------------------------------------------
@@ -314,7 +316,7 @@ class ShardProcess:
         except ShardfunError as error:
             self._fatal(error)
             return
-        self._egress = Egress(self._sinks, self._publishing, self._fatal)
+        self._egress = Egress(self._sinks, self._publishing, self._fatal, self._machine.clock)
 
     # ---- incarnations ---------------------------------------------------------------------------------------------------
     def _begin_reset(self, message: Reset) -> None:
@@ -337,7 +339,7 @@ class ShardProcess:
         assert self._place is not None
         self._storage.restore(self._place, message.complete, message.digest, lambda result: self._restored(message, result))
 
-    def _unwatch(self, channel: Channel) -> None:
+    def _unwatch(self, channel: FrameChannel) -> None:
         for fd in (channel.receive_fd, channel.send_fd):
             try:
                 self._epoll.unregister(fd)
@@ -358,9 +360,15 @@ class ShardProcess:
         program = self._application.program(self._sinks)
         previous, self._core = self._core, None
         crumb = self._breadcrumb(message)
-        chance = random.Random()  # noqa: S311 - for functions; seeded by the operating system, anew in each incarnation
         core = (WatchedCore if ON else ShardCore)(
-            self._place.identity, start, program, self._limits, self._storage.stored, previous, chance=chance, breadcrumb=crumb
+            self._place.identity,
+            start,
+            program,
+            self._limits,
+            self._storage.stored,
+            previous,
+            chance=self._machine.chance(),
+            breadcrumb=crumb,
         )
         if previous is not None:
             previous.retire()
@@ -382,7 +390,7 @@ class ShardProcess:
         if not message.careful:
             return None
         log.info("careful mode: the last process of this shard died and nothing explains it", poison=len(message.poison))
-        return Breadcrumb(open_crumbs(self._endpoint.folder), message.poison, message.suspects)
+        return Breadcrumb(open_crumbs(self._endpoint.folder, self._machine.pid), message.poison, message.suspects)
 
     def _ready(self, core: ShardCore, ingress: Ingress) -> None:
         """Store, readers and sinks are where the checkpoint says: listen for peers."""
@@ -392,7 +400,12 @@ class ShardProcess:
             return  # a newer reset is under way, whose address is not this core's to listen on
         try:
             fabric = Fabric(
-                core.identity.shard, core.identity.shards, self._reset.nonce, self._endpoint, self._completions.wake
+                core.identity.shard,
+                core.identity.shards,
+                self._reset.nonce,
+                self._endpoint,
+                self._completions.wake,
+                self._machine.open_channel,
             )
         except ShardfunError as error:
             self._fatal(error)
@@ -400,7 +413,7 @@ class ShardProcess:
         self._fabric = fabric
         for channel in fabric.channels.values():
             self._epoll.register(channel.receive_fd, select.EPOLLIN)
-        self._loop = HotLoop(core, fabric, ingress, self._egress, self._perform, self._epoll)
+        self._loop = HotLoop(core, fabric, ingress, self._egress, self._perform, self._epoll, self._machine.clock)
         self.send(Ready(core.incarnation, fabric.listening, core.notes))
         reached(Point.READY_SENT)
 
@@ -410,7 +423,7 @@ class ShardProcess:
         self._fabric.connect(message.peers, self._core.hello(self._fabric.nonce))
         self._running = True
         self._hear(wanted=True)
-        gc.freeze()
+        self._machine.settle()
         self._frozen_at_bytes = self._core.table.cached_bytes
         reached(Point.STARTED)
 
@@ -441,8 +454,8 @@ class ShardProcess:
         urgent = core.table.dirty_bytes > self._limits.dirty_soft_bytes or self._stuck_since is not None
         if self._changed_seen_for != cut:
             self._changed_seen_for = cut
-            self._report_at = time.monotonic() + SETTLE_S
-        if self._report_at is not None and not urgent and time.monotonic() < self._report_at:
+            self._report_at = self._monotonic() + SETTLE_S
+        if self._report_at is not None and not urgent and self._monotonic() < self._report_at:
             return
         self._report_at = None
         if self._changed_reported_for != cut or (urgent and self._urgent_reported_for != cut):
@@ -459,13 +472,13 @@ class ShardProcess:
         if not self._calls.stuck:
             self._stuck_since = None
             return
-        now = time.monotonic()
+        now = self._monotonic()
         if self._stuck_since is None:
             self._stuck_since = (now, core.participant.cut)
         since, cut = self._stuck_since
         if core.participant.applied > cut or now > since + STUCK_WAIT_S:
             log.error("all threads are held by blocking code that has passed its timeout; the shard is replaced")
-            end_process(EXIT_THREADS_STUCK)
+            self._machine.end(EXIT_THREADS_STUCK)
 
     def _stop_node(self, error: ShardfunError) -> None:
         """An error while running that would come again after a recovery. A start looks closer at damage than a recovery can."""
@@ -550,7 +563,7 @@ class ShardProcess:
             return
         core.delta_applied(checkpoint, result)
         if core.table.cached_bytes > self._frozen_at_bytes + FREEZE_EVERY_BYTES:
-            gc.freeze()  # a full collection over a million records takes 0.1 s
+            self._machine.settle()  # a full collection over a million records takes 0.1 s
             self._frozen_at_bytes = core.table.cached_bytes
         self._perform()
 
@@ -559,23 +572,15 @@ class ShardProcess:
         """The figures of the heartbeat. Called from its thread: only reads, and any value may be a moment old."""
         core, loop = self._core, self._loop
         if core is None:
-            return Heartbeat(0, time.monotonic() - self._seen_at, "", 0, 0, 0, 0, 0, 0, 0, resident_bytes(), 0.0)
+            return Heartbeat(0, self._monotonic() - self._seen_at, "", 0, 0, 0, 0, 0, 0, 0, resident_bytes(), 0.0)
         away_s = 0.0
         if core.dispatcher.calls.running:  # a task may compute instead of awaiting: look whether the loop still comes round
-            away_s = time.monotonic() - self._seen_at
+            away_s = self._monotonic() - self._seen_at
             self._completions.wake()
         if away_s < AWAY_BEATS * self._config.supervision.heartbeat_interval_s:
             away_s = 0.0
-        figures = figures_of(core, self._long_runs, 0.0 if loop is None else loop.resumed_at, away_s)
+        figures = figures_of(core, self._long_runs, 0.0 if loop is None else loop.resumed_at, away_s, self._monotonic())
         troubles = [trouble for reader in self._readers.values() if (trouble := getattr(reader, "trouble", ""))]
         if self._egress is not None:
             troubles += self._egress.troubles
         return msgspec.structs.replace(figures, troubles=troubles) if troubles else figures
-
-
-def end_process(code: int) -> NoReturn:
-    """End without waiting for threads: they may be stuck in a disk or in user code."""
-    import os
-
-    sys.stderr.flush()
-    os._exit(code)

@@ -5,7 +5,6 @@ That order is what makes a reset safe: the restore of a new incarnation waits be
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from shardfun.failpoints import Point, reached
 from shardfun.model.address import is_declared
 from shardfun.model.control import Letters
 from shardfun.shard.letters import find_letters
-from shardfun.shard.worker import Failed, Worker
+from shardfun.shard.worker import Failed, TryAgain, Worker
 from shardfun.state.options import StoreOptions
 from shardfun.state.store import LevelDBStore
 
@@ -128,16 +127,14 @@ class Storage:
         comes to rest.
         """
         store = self._open_store()
-        while True:
-            try:
-                store.apply_delta(effect.checkpoint, effect.blocks)
-                reached(Point.APPLIED)
-                break
-            except StorageError as error:
-                if isinstance(error, CorruptionError) or self._restores != restore or self._ending:
-                    raise
-                log.warning("checkpoint cannot be applied, will try again", error=str(error))
-                time.sleep(APPLY_RETRY_S)
+        try:
+            store.apply_delta(effect.checkpoint, effect.blocks)
+        except StorageError as error:
+            if isinstance(error, CorruptionError) or self._restores != restore or self._ending:
+                raise
+            log.warning("checkpoint cannot be applied, will try again", error=str(error))
+            raise TryAgain(APPLY_RETRY_S) from error
+        reached(Point.APPLIED)
         stored: dict[str, list[str]] = {}
         if effect.end and self._types_with_end:
             found = stored_addresses(key for key, _ in store.scan())

@@ -15,6 +15,9 @@ from typing import Any
 
 import trio
 
+from shardfun.ports import RunInThread
+from shardfun.shard.machine import run_in_thread
+
 QUEUED_JOBS_MAX = 1000
 
 
@@ -55,15 +58,28 @@ class Failed:
     error: Exception
 
 
+class TryAgain(Exception):  # noqa: N818 - it is no error
+    """A job raises it to be run again, before any other.
+
+    Args:
+        pause_s: how long to wait before.
+    """
+
+    def __init__(self, pause_s: float) -> None:
+        super().__init__(pause_s)
+        self.pause_s = pause_s
+
+
 class Worker:
-    """Runs jobs one after the other in a thread of Trio's pool.
+    """Runs jobs one after the other in a thread.
 
     Args:
         completions: where results go.
     """
 
-    def __init__(self, completions: Completions) -> None:
+    def __init__(self, completions: Completions, run_in_thread: RunInThread = run_in_thread) -> None:
         self._completions = completions
+        self._run_in_thread = run_in_thread
         self._send, self._receive = trio.open_memory_channel[tuple[Callable[[], Any], Callable[[Any], None]]](QUEUED_JOBS_MAX)
 
     def submit(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
@@ -77,12 +93,21 @@ class Worker:
     async def run(self) -> None:
         """The task that runs the jobs, until cancelled."""
         async for job, done in self._receive:
-            result = await trio.to_thread.run_sync(_outcome, job)
+            result = await self._result(job)
             self._completions.post(lambda done=done, result=result: done(result))  # type: ignore[misc]
+
+    async def _result(self, job: Callable[[], Any]) -> Any:
+        while True:
+            result = await self._run_in_thread(lambda: _outcome(job))
+            if not isinstance(result, TryAgain):
+                return result
+            await trio.sleep(result.pause_s)
 
 
 def _outcome(job: Callable[[], Any]) -> Any:
     try:
         return job()
+    except TryAgain as again:
+        return again
     except Exception as error:  # noqa: BLE001 - carried to the loop, which decides
         return Failed(error)

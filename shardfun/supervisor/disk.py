@@ -13,7 +13,9 @@ import trio
 from shardfun.core.coordinator import WriteManifest
 from shardfun.errors import ShardfunError, StorageError
 from shardfun.intake.entries import is_internal
+from shardfun.ports import RunInThread
 from shardfun.state.manifest import MANIFEST_FORMAT, Manifest, ShardDelta
+from shardfun.supervisor.machine import run_in_thread
 from shardfun.telemetry.node_log import NodeLog
 
 JOBS_MAX = 100
@@ -38,7 +40,8 @@ class Disk:
         failed: called once, with the error; nothing is done afterwards.
     """
 
-    def __init__(self, failed: Callable[[ShardfunError], None]) -> None:
+    def __init__(self, failed: Callable[[ShardfunError], None], run_in_thread: RunInThread = run_in_thread) -> None:
+        self._run_in_thread = run_in_thread
         self._failed = failed
         self._send, self._receive = trio.open_memory_channel[_Job](JOBS_MAX)
 
@@ -51,7 +54,7 @@ class Disk:
         async for job in self._receive:
             while True:
                 try:
-                    result = await trio.to_thread.run_sync(job.work)
+                    result = await self._run_in_thread(job.work)
                     break
                 except ShardfunError as error:
                     if not (isinstance(error, StorageError) and error.errno in FULL):

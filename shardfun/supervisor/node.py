@@ -39,7 +39,7 @@ from shardfun.failpoints import Point, reached
 from shardfun.intake.desk import Intake
 from shardfun.intake.entries import LOCAL
 from shardfun.intake.targets import Targets
-from shardfun.mesh.door import ANSWER_BYTES_MAX, answer_questions
+from shardfun.mesh.door import ANSWER_BYTES_MAX
 from shardfun.model.control import (
     Applied,
     Assign,
@@ -86,6 +86,7 @@ from shardfun.supervisor.intake import INTAKE_FOLDER, INTERNAL_INGRESSES, Intake
 from shardfun.supervisor.leftovers import RUNTIME_PREFIX, clean_up, mark_of, runtime_parent
 from shardfun.supervisor.letters import LetterDesk
 from shardfun.supervisor.liveness import overdue
+from shardfun.supervisor.machine import Machine
 from shardfun.supervisor.pool import Pool, ShardHandle
 from shardfun.supervisor.postmortem import examine
 from shardfun.supervisor.queries import QueryDesk
@@ -111,6 +112,7 @@ class Node:
         accept_loss: if the newest manifest is damaged, go back to an older checkpoint.
         launch: how its processes find the application, if not by importing it by name.
         targets: its functions, if this process has imported the application.
+        machine: it runs on; by default the real one.
     """
 
     def __init__(
@@ -121,8 +123,10 @@ class Node:
         accept_loss: bool = False,
         launch: Launch | None = None,
         targets: Targets | None = None,
+        machine: Machine | None = None,
     ) -> None:
         self.config = config
+        self._machine = Machine() if machine is None else machine
         self.running = trio.Event()
         """Set when all shards run for the first time."""
         self._launch = Launch() if launch is None else launch
@@ -189,7 +193,7 @@ class Node:
 
     async def _prepare(self) -> None:
         directory = self._directory
-        left = await trio.to_thread.run_sync(clean_up, directory.read_node())
+        left = await self._machine.run_in_thread(lambda: clean_up(directory.read_node()))
         if left:
             log.warning("killed processes that an earlier run left behind", processes=left)
         self._first_use = directory.identity() is None
@@ -239,16 +243,25 @@ class Node:
 
     async def _serve(self) -> None:
         assert self._coordinator is not None
-        self._disk = Disk(self._fail)
+        self._disk = Disk(self._fail, self._machine.run_in_thread)
         self._letters = LetterDesk(self._coordinator, self.config.shards, self._send, self._perform)
         self._queries = QueryDesk(self._coordinator, self.config.shards, self._send, self._perform)
-        self._pool = Pool(self.config, self._runtime_dir, self._receive, self._died, self._write_node, self._fail, self._launch)
+        self._pool = Pool(
+            self.config,
+            self._runtime_dir,
+            self._receive,
+            self._died,
+            self._write_node,
+            self._fail,
+            self._launch,
+            self._machine,
+        )
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 await nursery.start(self._pool.run)
                 await nursery.start(self._open_entrance)
-                nursery.start_soon(answer_questions, self._status_url, self._answer)
+                nursery.start_soon(self._machine.answer, self._status_url, self._answer)
                 if self._door is not None:
                     nursery.start_soon(self._door.run, self._runtime_dir, self._status_url)
                 nursery.start_soon(self._disk.run)

@@ -6,8 +6,6 @@ Processes are spawned, never forked: nng is not fork safe. Standard input is the
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +17,10 @@ import trio
 from shardfun.config.schema import Config
 from shardfun.core.poison import Cause
 from shardfun.errors import ChannelLossError, ProtocolError, UnavailableError
-from shardfun.mesh.channel import Channel
 from shardfun.model.control import Heartbeat, ToShard, ToSupervisor, Warm, decode_to_supervisor, encode_control
+from shardfun.ports import FrameChannel
 from shardfun.sdk.launch import Launch
+from shardfun.supervisor.machine import ChildProcess, Machine
 from shardfun.telemetry.logs import forward_line
 from shardfun.telemetry.node_log import NodeLog
 
@@ -38,7 +37,7 @@ log = NodeLog("shardfun.supervisor")
 class ShardHandle:
     """One shard process, seen from the supervisor."""
 
-    def __init__(self, process: trio.Process, channel: Channel, now: float) -> None:
+    def __init__(self, process: ChildProcess, channel: FrameChannel, now: float) -> None:
         self.process = process
         self.shard: int | None = None
         self.warmed = trio.Event()
@@ -117,6 +116,7 @@ class Pool:
         deliver: gets every message of every process; ``died``: every exit, after the process is reaped.
         changed: called when a process was started or has ended (the list of pids is kept on disk).
         launch: how the processes find the application.
+        machine: they run on.
     """
 
     def __init__(
@@ -128,6 +128,7 @@ class Pool:
         changed: Callable[[], None],
         failed: Callable[[UnavailableError], None],
         launch: Launch,
+        machine: Machine,
     ) -> None:
         self.handles: list[ShardHandle] = []
         self._config = config
@@ -137,6 +138,7 @@ class Pool:
         self._changed = changed
         self._failed = failed
         self._launch = launch
+        self._machine = machine
         self._serial = 0
         self._starting = 0
         self._wanted = 0
@@ -193,15 +195,10 @@ class Pool:
     async def _live(self) -> None:
         """One process from start to exit."""
         self._serial += 1
-        channel = Channel(CONTROL_BUFFER_FRAMES, lambda: None)
+        channel = self._machine.open_channel(CONTROL_BUFFER_FRAMES, lambda: None)
         try:
             url = channel.listen(f"ipc://{self._runtime_dir / f'c-{self._serial}.ipc'}")
-            process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "shardfun.shard"],
-                stdin=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
+            process = await self._machine.start_shard()
         except BaseException:  # cancelled, mostly; there is no process then
             channel.close()
             raise

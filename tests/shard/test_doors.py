@@ -19,6 +19,7 @@ from shardfun.core.shard import IngressRoute, Program, ShardCore, StartPoint
 from shardfun.core.snapshot import EMPTY_QUEUES
 from shardfun.errors import EgressError
 from shardfun.model.doors import IngressBatch, PublishedPosition
+from shardfun.ports import REAL_CLOCK, Clock
 from shardfun.shard import doors
 from shardfun.shard.doors import PUBLISH_RETRY_S, Egress, Ingress
 from shardfun.shard.program import Application
@@ -224,11 +225,11 @@ class ByHand:
 
 
 class Publishing:
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = REAL_CLOCK) -> None:
         self.sink, self.worker = Sink(), ByHand()
         self.fatal: list[Exception] = []
         self.ready = 0
-        self.egress = Egress({"out": self.sink}, {"out": self.worker}, self.fatal.append)  # type: ignore[dict-item]
+        self.egress = Egress({"out": self.sink}, {"out": self.worker}, self.fatal.append, clock)  # type: ignore[dict-item]
         self.core = core_of()
 
     def attach(self, *records: bytes, published: int = 0) -> None:
@@ -280,9 +281,8 @@ def test_a_large_backlog_goes_out_in_pieces(monkeypatch: pytest.MonkeyPatch) -> 
     assert out.sink.log[2:] == [("publish", [b"a", b"b"]), ("publish", [b"c"])]
 
 
-def test_a_sink_that_fails_is_asked_again_later_with_the_same_records(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doors.time, "monotonic", lambda: 100.0)
-    out = Publishing()
+def test_a_sink_that_fails_is_asked_again_later_with_the_same_records() -> None:
+    out = Publishing(Clock(monotonic=lambda: 100.0))
     out.attach(b"a")
     out.worker.step()
     out.sink.error = OSError("full")

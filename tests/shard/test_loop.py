@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from shardfun import App, Context
+from shardfun import App, Context, ports
 from shardfun.config.schema import Config
 from shardfun.core.limits import Limits
 from shardfun.core.participant import ShardIdentity
@@ -22,7 +22,6 @@ from shardfun.model.control import Trigger
 from shardfun.model.doors import IngressBatch
 from shardfun.model.frames import Barrier, Data, decode_frame
 from shardfun.model.keyspace import owner_of
-from shardfun.shard import loop as loop_module
 from shardfun.shard.doors import Egress, Ingress
 from shardfun.shard.loop import CLOCK_CHECK_S, FRAMES_PER_TURN, SLICE_S, TICK_S, HotLoop, _wait_s
 from shardfun.shard.program import Application
@@ -85,10 +84,8 @@ class Endless:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    found = Clock()
-    monkeypatch.setattr(loop_module, "_clock", found)
-    return found
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture
@@ -99,7 +96,14 @@ def epoll() -> Iterator[select.epoll]:
 
 class World:
     def __init__(
-        self, epoll: select.epoll, cost: Callable[[], None], limits: Limits, *, shards: int, readers: Any = None
+        self,
+        clock: Clock,
+        epoll: select.epoll,
+        cost: Callable[[], None],
+        limits: Limits,
+        *,
+        shards: int,
+        readers: Any = None,
     ) -> None:
         app = App("loop")
 
@@ -127,6 +131,7 @@ class World:
             Egress({}, {}, pytest.fail),
             self._perform,
             epoll,
+            ports.Clock(work=clock),
         )
 
     def _perform(self) -> None:
@@ -140,7 +145,7 @@ def test_chunks_of_a_slow_function_shrink_until_they_are_short(clock: Clock, epo
     def slow() -> None:
         clock.now += 0.0002
 
-    world = World(epoll, slow, Limits(), shards=1)
+    world = World(clock, epoll, slow, Limits(), shards=1)
     world.put(10_000)
     lengths = []
     for _ in range(12):
@@ -155,7 +160,7 @@ def test_a_function_slower_than_a_slice_runs_one_message_at_a_time(clock: Clock,
     def very_slow() -> None:
         clock.now += 0.5
 
-    world = World(epoll, very_slow, Limits(), shards=1)
+    world = World(clock, epoll, very_slow, Limits(), shards=1)
     world.put(200)
     world.loop.iterate()
     before = world.core.dispatcher.invocations
@@ -165,7 +170,7 @@ def test_a_function_slower_than_a_slice_runs_one_message_at_a_time(clock: Clock,
 
 
 def test_chunks_of_a_fast_function_grow_to_the_limit(clock: Clock, epoll: select.epoll) -> None:
-    world = World(epoll, lambda: None, Limits(frame_messages=300), shards=1)
+    world = World(clock, epoll, lambda: None, Limits(frame_messages=300), shards=1)
     world.put(5000)
     assert world.loop.iterate()
     assert world.target.chunk == 300
@@ -179,7 +184,7 @@ def test_an_endless_ingress_does_not_hold_the_loop(clock: Clock, epoll: select.e
     def cost() -> None:
         clock.now += 0.00001
 
-    world = World(epoll, cost, Limits(), shards=1, readers={"in": Endless()})
+    world = World(clock, epoll, cost, Limits(), shards=1, readers={"in": Endless()})
     started = clock.now
     assert world.loop.iterate()
     assert clock.now - started < 2 * SLICE_S
@@ -187,7 +192,7 @@ def test_an_endless_ingress_does_not_hold_the_loop(clock: Clock, epoll: select.e
 
 
 def test_frames_are_full_or_flushed_before_the_loop_rests(clock: Clock, epoll: select.epoll) -> None:
-    world = World(epoll, lambda: None, Limits(frame_messages=4), shards=2)
+    world = World(clock, epoll, lambda: None, Limits(frame_messages=4), shards=2)
     (channel,) = world.channels
     world.put(6, left=1)
     assert world.loop.iterate()
@@ -198,7 +203,7 @@ def test_frames_are_full_or_flushed_before_the_loop_rests(clock: Clock, epoll: s
 
 
 def test_a_frame_without_room_waits_is_watched_and_goes_first(clock: Clock, epoll: select.epoll) -> None:
-    world = World(epoll, lambda: None, Limits(frame_messages=2), shards=2)
+    world = World(clock, epoll, lambda: None, Limits(frame_messages=2), shards=2)
     (channel,) = world.channels
     channel.room = 1
     world.put(6, left=1)
@@ -222,9 +227,9 @@ def test_a_frame_without_room_waits_is_watched_and_goes_first(clock: Clock, epol
 
 
 def test_receiving_is_bounded_and_does_not_need_execution(clock: Clock, epoll: select.epoll) -> None:
-    world = World(epoll, lambda: None, Limits(window_frames=30, dirty_hard_bytes=0), shards=2)
+    world = World(clock, epoll, lambda: None, Limits(window_frames=30, dirty_hard_bytes=0), shards=2)
     (channel,) = world.channels
-    peer = World(epoll, lambda: None, Limits(frame_messages=1, window_frames=30), shards=2)
+    peer = World(clock, epoll, lambda: None, Limits(frame_messages=1, window_frames=30), shards=2)
     peer.target.queues[1].append(Batch([OWN] * 20, None, None, [0] * 20))
     while (raw := peer.core.next_frame(1, flush=True)) is not None:
         channel.arrived.append(raw)
@@ -237,7 +242,7 @@ def test_receiving_is_bounded_and_does_not_need_execution(clock: Clock, epoll: s
 
 
 def test_the_backlog_limit_stops_the_node(clock: Clock, epoll: select.epoll) -> None:
-    world = World(epoll, lambda: None, Limits(backlog_limit=10, dirty_hard_bytes=0), shards=1, readers={"in": Endless()})
+    world = World(clock, epoll, lambda: None, Limits(backlog_limit=10, dirty_hard_bytes=0), shards=1, readers={"in": Endless()})
     world.put(11)
     with pytest.raises(BacklogLimitError):
         world.loop.iterate()

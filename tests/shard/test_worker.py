@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import select
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+import pytest
 import trio
+from trio.testing import MockClock
 
-from shardfun.shard.worker import QUEUED_JOBS_MAX, Completions, Failed, Worker
+from shardfun.shard.worker import QUEUED_JOBS_MAX, Completions, Failed, TryAgain, Worker
+
+T = TypeVar("T")
 
 
 async def drained(completions: Completions, results: list[Any], count: int) -> None:
@@ -98,3 +104,31 @@ async def test_the_queue_of_jobs_is_bounded() -> None:
     except trio.WouldBlock:
         return
     raise AssertionError
+
+
+async def test_a_job_that_wants_to_try_again_goes_before_the_next(autojump_clock: MockClock) -> None:
+    completions = Completions()
+    worker = Worker(completions, inline)
+    results: list[Any] = []
+    attempts: list[float] = []
+
+    def refused() -> str:
+        attempts.append(trio.current_time())
+        if len(attempts) < 3:
+            raise TryAgain(10.0)
+        return "done"
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(worker.run)
+        worker.submit(refused, results.append)
+        worker.submit(lambda: "next", results.append)
+        await trio.sleep(25)
+        completions.drain()
+        nursery.cancel_scope.cancel()
+    assert results == ["done", "next"]
+    assert [later - earlier for earlier, later in itertools.pairwise(attempts)] == pytest.approx([10.0, 10.0])
+
+
+async def inline(job: Callable[[], T]) -> T:
+    await trio.lowlevel.checkpoint()
+    return job()
