@@ -13,7 +13,8 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from shardfun.errors import CorruptionError, StorageError
-from shardfun.state.memory import MemoryStore
+from shardfun.simulation.file_store import AnyStore, FileStore
+from shardfun.simulation.files import Trouble
 
 
 class Job(NamedTuple):
@@ -27,7 +28,7 @@ class Job(NamedTuple):
 class StorageThread:
     """See the module."""
 
-    def __init__(self, store: MemoryStore) -> None:
+    def __init__(self, store: AnyStore) -> None:
         self._store = store
         self._jobs: deque[Job] = deque()
         self._results: deque[tuple[Job, Any]] = deque()
@@ -41,8 +42,11 @@ class StorageThread:
         """What the disk would do next."""
         return self._jobs[0].kind if self._jobs else None
 
-    def work(self) -> str | None:
+    def work(self, trouble: Trouble | None = None) -> str | None:
         """The disk does the next job; what kind it was. A failed apply, redo or flush stays and is tried again.
+
+        Args:
+            trouble: what goes wrong, for a store of files; its process ends if it cannot recover.
 
         Raises:
             CorruptionError: what is stored does not fit together.
@@ -51,10 +55,12 @@ class StorageThread:
             return None
         job = self._jobs[0]
         try:
-            result = job.run()
+            result = self._store.run(job.run, trouble) if isinstance(self._store, FileStore) else job.run()
         except CorruptionError:
             raise
         except StorageError as error:
+            if job.kind == "recover" and isinstance(self._store, FileStore):
+                raise
             if job.kind in {"apply", "recover"}:
                 return f"{job.kind} failed"
             result = error
@@ -77,8 +83,11 @@ class StorageThread:
             job = self._jobs[0]
             how = chance.choice(("not begun", "half", "done"))
             outcome = f"{job.kind} {how}"
-            if how != "not begun":
-                store = self._store
+            store = self._store
+            if isinstance(store, FileStore):
+                if how != "not begun":
+                    self._die_in(store, job, how, chance)
+            elif how != "not begun":
                 if how == "half":
                     store.fail_next_sync = store.fail_next_apply = errno.EIO
                 with suppress(StorageError):
@@ -86,3 +95,11 @@ class StorageThread:
                 store.fail_next_write = store.fail_next_sync = store.fail_next_apply = None
         self._store.crash()
         return outcome
+
+    @staticmethod
+    def _die_in(store: FileStore, job: Job, how: str, chance: random.Random) -> None:
+        if how == "half":
+            store.die_in(job.run, job.kind, chance)
+        else:
+            with suppress(StorageError):
+                job.run()
