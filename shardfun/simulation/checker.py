@@ -23,12 +23,12 @@ from shardfun.model.frames import Data, decode_frame
 from shardfun.model.operations import OperationResult, OperationStatus
 from shardfun.model.payload import Encoded
 from shardfun.simulation.disk import StoredManifest
+from shardfun.simulation.file_store import AnyStore
 from shardfun.simulation.network import Network
 from shardfun.simulation.truth import Truth, records_in_memory, truth_now
 from shardfun.simulation.view import CheckpointView, waiting_messages
 from shardfun.simulation.violation import wrong
 from shardfun.simulation.workloads import Workload
-from shardfun.state.memory import MemoryStore
 
 
 class Checker:
@@ -55,7 +55,7 @@ class Checker:
         self._triggered = 0
 
     # ---- on the way -----------------------------------------------------------------------------------------------------
-    def triggered(self, checkpoint: int, stores: Sequence[MemoryStore]) -> None:
+    def triggered(self, checkpoint: int, stores: Sequence[AnyStore]) -> None:
         """The supervisor asks for a checkpoint: ids only grow, and the one before it is applied by everybody."""
         if checkpoint <= self._triggered:
             wrong(f"checkpoint {checkpoint_name(checkpoint)} is triggered after {checkpoint_name(self._triggered)}")
@@ -91,7 +91,7 @@ class Checker:
             wrong(f"shard {core.identity.shard}: pre-images are kept after encoding")
 
     # ---- after a recovery -----------------------------------------------------------------------------------------------
-    def restored(self, core: ShardCore, store: MemoryStore, queues: Queues) -> None:
+    def restored(self, core: ShardCore, store: AnyStore, queues: Queues) -> None:
         """A shard has restored: nothing newer is visible, nothing older is missing."""
         shard = core.identity.shard
         if core.participant.applied != self.complete:
@@ -132,7 +132,7 @@ class Checker:
         return self._states[shard].get(key)
 
     # ---- a complete checkpoint ------------------------------------------------------------------------------------------
-    def committed(self, manifest: StoredManifest, stores: Sequence[MemoryStore]) -> None:
+    def committed(self, manifest: StoredManifest, stores: Sequence[AnyStore]) -> None:
         """The manifest of a checkpoint is durable; called again after a restart."""
         if manifest.checkpoint == self.complete:
             return
