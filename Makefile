@@ -1,5 +1,6 @@
 # make demo     run the flights example, kill a shard in the middle, compare the result
-# make test     run the tests
+# make test     run the tests, a few at the same time (make TESTS='tests/core -x' test: only some of them, with options of pytest)
+# make test-long  the tests that take minutes, too: long chaos, more seeds, more examples
 # make check    everything a change must pass: format, lint, types, layers, tests, simulation
 # make clean    remove what was built (data/ and out/ are yours and stay)
 #
@@ -9,14 +10,22 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
+TESTS ?=
 
-.PHONY: demo test check clean
+# Tests start hundreds of processes. Each would compile what it imports, where that is not kept.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test test-long check clean
 
 demo: $(VENV)/runtime.stamp
 	$(BIN)/python -m shardfun.examples.flights.demo
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest
+	$(PYTEST) $(TESTS)
+
+test-long: $(VENV)/dev.stamp
+	$(PYTEST) --long $(TESTS)
 
 check: $(VENV)/dev.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" tools/check

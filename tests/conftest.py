@@ -1,16 +1,48 @@
-"""Options of the whole test suite."""
+"""The whole test suite: its options, its worker processes, and the rule that no module leaves anything behind."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
 import hypothesis
 import pytest
+from remains import MARK, Remains
 
-hypothesis.settings.register_profile("shardfun", deadline=None)  # machines are shared, and what is slow for once is no mistake
-hypothesis.settings.load_profile("shardfun")
+WORKERS_PER_CORE = 2
+"""Half of the suite waits: for processes to start, for heartbeats, for files to be synced."""
+WORKERS_MAX = 16
+
+COMPILED = pytest.StashKey[str]()
+
+# Machines are shared, and what is slow for once is no mistake. Few examples find what is broken; many find what is rare.
+hypothesis.settings.register_profile("short", deadline=None, max_examples=50)
+hypothesis.settings.register_profile("long", deadline=None, max_examples=500)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="also run the tests that take minutes")
+    parser.addoption("--long", action="store_true", help="also run the tests that take minutes, and more examples of the others")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    hypothesis.settings.load_profile("long" if config.getoption("--long") else "short")
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", "") and "PYTHONPYCACHEPREFIX" not in os.environ:
+        # Half of the start of a node would be compiling. Workers of pytest-xdist inherit this, and so does what tests start.
+        compiled = tempfile.mkdtemp(prefix="compiled-")
+        config.stash[COMPILED] = os.environ["PYTHONPYCACHEPREFIX"] = compiled
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if compiled := config.stash.get(COMPILED, ""):
+        shutil.rmtree(compiled, ignore_errors=True)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """What ``-n auto`` means."""
+    return min(WORKERS_PER_CORE * (os.cpu_count() or 1), WORKERS_MAX)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -19,3 +51,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("long") is not None:
             item.add_marker(pytest.mark.skip(reason="takes minutes: only with --long"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_remains(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """At the end of a module, after all its fixtures, no process of its tests lives and nothing is in the temporary folder."""
+    tmp_path_factory.getbasetemp()  # is not in the folder that is looked at
+    remains = Remains(Path(tempfile.mkdtemp(prefix="s")))  # short: sockets are in it
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(remains.folder))
+        patch.setattr(tempfile, "tempdir", None)
+        patch.setenv(MARK, remains.mark)
+        yield
+    remains.check(request.node.nodeid)
