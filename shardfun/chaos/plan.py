@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from shardfun.chaos.points import ONE_FOR_EACH_SHARD, STEPS
+from shardfun.errors import ConfigurationError
 from shardfun.failpoints import DISK_POINTS, Action, Point
 
 GAP_S: Final = (0.0, 1.2)
@@ -76,7 +77,20 @@ class Counts:
             freezes: SIGSTOPs; by default a tenth. Half of them of a shard beyond its limit, the others for an instant or of the supervisor.
             failpoints: by default half of them.
             full_disk: by default 1 from 10 kills on.
+
+        Raises:
+            ConfigurationError: one of them is no number from 0.
         """
+        given = {
+            "kills": kills,
+            "supervisor_kills": supervisor_kills,
+            "freezes": freezes,
+            "failpoints": failpoints,
+            "full_disk": full_disk,
+        }
+        for name, number in given.items():
+            if number is not None and (type(number) is not int or number < 0):
+                raise ConfigurationError(f"{name}: expected a number of faults from 0, got {number!r}")
         freezes = kills // 10 if freezes is None else freezes
         of_supervisor, blinks = freezes // 4, freezes // 3
         spares = kills // 12

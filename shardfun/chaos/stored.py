@@ -36,12 +36,14 @@ class StoredWorld:
     Args:
         addresses: the parts of the state of each address: fields, entries of maps, registered values; as JSON.
         elements: of buffers; ``timers`` that are pending; ``letters``: dead ones. How many there are of each.
+        reasons: of dead letters; not compared, since they may hold a time or a path.
     """
 
     addresses: dict[str, dict[str, str]] = field(default_factory=dict)
     elements: Counter[str] = field(default_factory=Counter)
     timers: Counter[str] = field(default_factory=Counter)
     letters: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
 
 
 def read_world(data_dir: Path) -> StoredWorld:
@@ -78,6 +80,7 @@ def _add(world: StoredWorld, key: bytes, raw: bytes) -> None:
     if kind == DEAD_LETTER_KIND:
         letter = letter_of(key, raw)
         world.letters[f"{letter.target} {letter.payload_type} {_json(letter.payload)}"] += 1
+        world.reasons[letter.reason] += 1
         return
     address = stored_address(key)
     if address is None or address.typename.startswith(f"{RESERVED_NAMESPACE}/"):

@@ -20,8 +20,6 @@ from shardfun.sdk.importing import import_app
 NAME: Final = "chaos"
 _NOT_IMPORTABLE: Final = frozenset({"__main__", "__mp_main__", MAIN_ELSEWHERE})
 
-AppLike = App | str | Path
-
 
 @dataclass(frozen=True, slots=True)
 class Subject:

@@ -23,7 +23,7 @@ from shardfun.chaos.report import Report
 from shardfun.chaos.run import Chaos, Show
 from shardfun.chaos.sandbox import PUBLISHED, Sandbox, make_sandbox
 from shardfun.chaos.stored import compare_worlds, read_world
-from shardfun.chaos.subject import AppLike, Subject, find_subject
+from shardfun.chaos.subject import Subject, find_subject
 from shardfun.config.writing import config_toml
 from shardfun.errors import ApplicationImportError, InconclusiveError
 from shardfun.failpoints import ENVIRONMENT
@@ -57,7 +57,7 @@ class Verdict:
 
 
 def run_chaos(
-    app: AppLike,
+    app: object,
     *,
     counts: Counts | None = None,
     plan: Plan | None = None,
@@ -151,10 +151,8 @@ class Trial:
         stored = 0
         notes = list(self._sandbox.notes)
         if self._verdict.check is None:
-            letters = self._calm("calm", None)
+            notes += self._calm("calm", None)
             stored = bytes_in(self._place / "calm")
-            if letters:
-                notes.append(f"the undisturbed run leaves {letters} dead letters")
         reading_s = max(self._plan.duration_s + MARGIN_S, duration_s or 0.0)
         for attempt in range(ATTEMPTS_MAX):
             try:
@@ -170,11 +168,11 @@ class Trial:
         return report
 
     # ---- runs ------------------------------------------------------------------------------------------------------------
-    def _calm(self, name: str, reading_s: float | None) -> int:
-        """An undisturbed run; returns its dead letters.
+    def _calm(self, name: str, reading_s: float | None) -> list[str]:
+        """An undisturbed run; returns what people should know of it.
 
         Raises:
-            InconclusiveError: it fails by itself.
+            InconclusiveError: it fails by itself, or has no results.
         """
         place = self._place / name
         config = self._sandbox.at(place, reading_s=reading_s)
@@ -189,7 +187,13 @@ class Trial:
         finally:
             node.close()
         summary = next(event for event in reversed(node.events()) if event.get("verdict") == "finished")
-        return int(summary["dead_letters"])
+        world = read_world(config.data_dir)
+        letters = int(summary["dead_letters"])
+        first = next(iter(world.reasons), "")
+        if not summary["published"] and not world.addresses and not world.elements:
+            why = f", and leaves {letters} dead letters: {first}" if letters else ""
+            raise InconclusiveError(f"without any fault it publishes and stores nothing, so there is nothing to compare{why}")
+        return [f"the undisturbed run leaves {letters} dead letters: {first}"] if letters else []
 
     def _disturbed(self, reading_s: float, stored_bytes: int) -> Report:
         """The run under faults, judged."""

@@ -10,16 +10,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chaos_apps import Job, bank
-from chaos_node import Node
-from chaos_run import FREEZE_S, HEARTBEAT_TIMEOUT_S, ORPHANS_S, all_running
 
+from shardfun.chaos.jobs import Job, bank, settings_of
+from shardfun.chaos.node import Node
+from shardfun.chaos.plan import FREEZE_S, HEARTBEAT_TIMEOUT_S
+from shardfun.chaos.run import all_running
+from shardfun.chaos.sandbox import PUBLISHED, make_sandbox
+from shardfun.chaos.subject import find_subject
+from shardfun.config.writing import config_toml
 from shardfun.model.status import NodeStatus
 
 TRANSFERS = 7_000
 RATE = 2_000.0
 EXIT_S = 20.0
 EXIT_STOPPED_NOW = 130
+ORPHANS_S = 2.0
+"""A shard whose supervisor is gone ends within this time, by itself."""
 
 
 @pytest.fixture
@@ -29,12 +35,20 @@ def job(tmp_path: Path) -> Job:
 
 @pytest.fixture
 def node(tmp_path: Path, job: Job) -> Iterator[Node]:
-    yield from started(Node(tmp_path, job.config(shards=2, rate=RATE, spares=0)))
+    yield from started(node_of(tmp_path, job, spares=0))
 
 
 @pytest.fixture
 def node_with_spare(tmp_path: Path, job: Job) -> Iterator[Node]:
-    yield from started(Node(tmp_path, job.config(shards=2, rate=RATE)))
+    yield from started(node_of(tmp_path, job, spares=1))
+
+
+def node_of(folder: Path, job: Job, *, spares: int) -> Node:
+    """The private copy that the chaos runner makes."""
+    subject = find_subject(job.app, egresses=job.egresses, settings=settings_of(job, spares=spares))
+    sandbox = make_sandbox(subject.config, subject.app, folder, inputs={job.ingress: job.input})
+    config = sandbox.at(folder, reading_s=TRANSFERS / RATE)
+    return Node(folder, config_toml(config), config.data_dir)
 
 
 def started(node: Node) -> Iterator[Node]:
@@ -52,7 +66,7 @@ def in_the_middle(node: Node, after: NodeStatus | None = None) -> NodeStatus:
 def finish(node: Node, job: Job, tmp_path: Path) -> None:
     assert node.wait(EXIT_S + TRANSFERS / RATE) == 0, node.log_tail()
     assert node.leftovers() == []
-    assert job.differences(tmp_path / "out") == []
+    assert job.differences(tmp_path / PUBLISHED) == []
 
 
 @pytest.mark.chaos
