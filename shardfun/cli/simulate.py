@@ -1,34 +1,45 @@
-"""``shardfun simulate``: test the protocol in a simulated world, under injected faults, one seed after the other."""
+"""``shardfun simulate``: test the protocol, or an application, in a simulated world, under injected faults, one seed after the other."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import time
-from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from shardfun.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from shardfun.simulation.campaign import Finding, Plan, Summary
+    from shardfun.simulation.campaign import Plan
 
 EXIT_VIOLATION: Final = 1
-PROGRESS_EVERY_S: Final = 0.5
+EXIT_UNSUITABLE: Final = 3
 DEFAULT_SEEDS: Final = "1:100"
+FINDINGS_MAX: Final = 5
+SHRINK_S: Final = 30.0
+LAST: Final = 40
 
 DESCRIPTION: Final = """\
 Run the real core of all shards and of the supervisor in one thread, with simulated network, disk, clock and faults.
 
 A seed decides everything: shards, limits, which faults happen and when, and what happens next. First things fail; then the world
-heals, and everything that was admitted must come to its end. Exit code 1 if an invariant was violated.
+heals, and everything that was admitted must come to its end. With --app or --config, your application runs there, and how it ends is
+compared with an undisturbed run of the same input. See docs/SIMULATION.md.
+
+The first seed that finds something is shrunk: to fewer shards, faults, records. Its last events are shown, and it is saved as a case.
 """
 EPILOG: Final = """\
 examples:
-  shardfun simulate --seeds 1:500                    many seeds, on all cores
-  shardfun simulate --seed 17                        one seed, with every event
-  shardfun simulate --seeds 1:200 --mutation no-outbox   would a deliberate mistake be found?
+  shardfun simulate --seeds 1:500                         the protocol, many seeds, on all cores
+  shardfun simulate --app shop:app --seeds 1:1000         an application, with the Simulation beside it
+  shardfun simulate --config node.toml --records 200      an application, with the ingresses of a node
+  shardfun simulate --app shop:app --input orders=orders.jsonl --twice
+  shardfun simulate --seed 17                             one seed, with every event
+  shardfun simulate --seed 17 --step                      one seed, step by step
+  shardfun simulate --case shardfun-seed-17.json --follow shop/cart:42
+  shardfun simulate --seeds 1:200 --mutation no-outbox    would a deliberate mistake be found?
+
+exit codes: 0 nothing found, 1 an invariant was violated, 2 usage, 3 the application cannot be imported or simulated
 """
 
 
@@ -36,18 +47,43 @@ def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of ``shardfun``."""
     parser = subparsers.add_parser(
         "simulate",
-        help="test the protocol in a simulated world, under faults, by seed",
+        help="test the protocol or an application in a simulated world, under faults, by seed",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    which = parser.add_mutually_exclusive_group()
+    which = parser.add_argument_group("which runs").add_mutually_exclusive_group()
     which.add_argument("--seeds", default=DEFAULT_SEEDS, metavar="FIRST:LAST", help="seeds to run (default: %(default)s)")
     which.add_argument("--seed", type=int, metavar="S", help="repeat one seed and print every event")
-    parser.add_argument("--workload", metavar="NAME", help="pairs, bank, ring or trees (default: each seed picks one)")
-    parser.add_argument("--mutation", metavar="NAME", help="break the core on purpose; 'list' names the ways")
-    parser.add_argument("--jobs", type=int, metavar="N", help="processes (default: one per core)")
+    which.add_argument("--case", type=Path, metavar="FILE", help="repeat a case that was saved, and print every event")
+    what = parser.add_argument_group("what runs")
+    what.add_argument("--app", metavar="MODULE:NAME", default="", help="an application, imported from the current folder")
+    what.add_argument("--config", metavar="FILE", default="", help="the configuration of a node: its application and ingresses")
+    what.add_argument(
+        "--input", action="append", default=[], metavar="INGRESS=FILE", help="records of an ingress: JSON lines or CSV"
+    )
+    what.add_argument("--check", metavar="MODULE:NAME", default="", help="the Simulation to use, if not the one beside the app")
+    what.add_argument("--records", type=int, metavar="N", help="records of each ingress at most (default: about a second's)")
+    what.add_argument("--workload", metavar="NAME", help="pairs, bank, ring or trees (default: each seed picks one)")
+    what.add_argument("--mutation", metavar="NAME", help="break the core on purpose; 'list' names the ways")
+    how = parser.add_argument_group("how")
+    how.add_argument("--jobs", type=int, metavar="N", help="processes (default: one per core)")
+    how.add_argument("--twice", action="store_true", help="run each seed twice: is it the same run?")
+    how.add_argument(
+        "--max-findings", type=int, default=FINDINGS_MAX, metavar="N", help="end after so many seeds that fail (%(default)s)"
+    )
+    how.add_argument("--no-shrink", action="store_true", help="do not look for a smaller run that fails, too")
+    how.add_argument(
+        "--shrink-time", type=float, default=SHRINK_S, metavar="S", help="seconds to look for that (default: %(default)s)"
+    )
+    how.add_argument("--save", type=Path, metavar="FILE", help="where to save the case (default: shardfun-seed-S.json)")
+    show = parser.add_argument_group("what is shown of one run")
+    show.add_argument("--trace", type=Path, metavar="FILE", help="write the events to a file")
+    show.add_argument("--last", type=int, default=LAST, metavar="N", help="events shown of a finding (default: %(default)s)")
+    show.add_argument("--follow", metavar="WHO", help="only events of 'shard 1', supervisor, or an address as shop/cart:42")
+    show.add_argument("--step", action="store_true", help="go through it step by step; 'help' there explains")
+    show.add_argument("--until", metavar="WHAT", help="with --step: first go on until a step, a time (12.5s) or an event")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(func=run)
 
@@ -56,33 +92,59 @@ def run(args: argparse.Namespace) -> int:
     """Run; returns the exit code.
 
     Raises:
-        ConfigurationError: an argument is wrong.
+        ShardfunError: an argument is wrong, or the application.
     """
-    from shardfun.simulation.campaign import Plan, run_seeds
+    from shardfun.cli.simulating import Simulating
+    from shardfun.simulation.case import read_plan
     from shardfun.simulation.mutations import MUTATIONS
-    from shardfun.simulation.options import WORKLOADS
 
     if args.mutation == "list":
         for name, mutation in MUTATIONS.items():
             print(f"{name:<22} {mutation.mistake}")
         return 0
+    if args.case is not None:
+        _refuse_with_case(args)
+        plan, found = read_plan(args.case)
+        simulating = Simulating(plan, args)
+        return _step(args, plan, found) if args.step else simulating.one(found)
+    plan = _plan(args)
+    if args.step or args.until is not None:
+        if args.seed is None or not args.step:
+            raise ConfigurationError("--step: expected a run to go through: --seed S or --case FILE; and --step beside --until")
+        return _step(args, plan, args.seed)
+    simulating = Simulating(plan, args)
+    return simulating.many(_seeds(args.seeds)) if args.seed is None else simulating.one(args.seed)
+
+
+def _plan(args: argparse.Namespace) -> Plan:
+    from shardfun.simulation.application.subject import AppPlan
+    from shardfun.simulation.campaign import Plan
+    from shardfun.simulation.mutations import MUTATIONS
+    from shardfun.simulation.options import WORKLOADS
+
     if args.mutation is not None and args.mutation not in MUTATIONS:
         raise ConfigurationError(f"--mutation {args.mutation}: expected one of {', '.join(MUTATIONS)}")
     if args.workload is not None and args.workload not in WORKLOADS:
         raise ConfigurationError(f"--workload {args.workload}: expected one of {', '.join(WORKLOADS)}")
-    if args.jobs is not None and args.jobs < 1:
-        raise ConfigurationError(f"--jobs {args.jobs}: expected a number from 1")
-    plan = Plan(args.workload, args.mutation)
-    if args.seed is not None:
-        return _replay(args.seed, plan, as_json=args.json)
-    summary = run_seeds(_seeds(args.seeds), plan, args.jobs, _progress(args.seeds))
-    if args.json:
-        print(json.dumps(_as_json(summary, plan)))
-    else:
-        for finding in summary.findings:
-            print(_finding(finding, plan))
-        print(_table(summary))
-    return EXIT_VIOLATION if summary.findings else 0
+    for name in ("jobs", "records", "max_findings", "last"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise ConfigurationError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected a number from 1")
+    if not (args.app or args.config):
+        lonely = [f"--{name}" for name in ("input", "check", "records") if getattr(args, name)]
+        if lonely:
+            raise ConfigurationError(f"{lonely[0]}: expected --app MODULE:NAME or --config FILE beside it")
+        return Plan(args.workload, args.mutation)
+    if args.workload is not None:
+        raise ConfigurationError("--workload: expected either a workload or an application, not both")
+    app = AppPlan(args.app, args.config, tuple(map(_input, args.input)), args.check, args.records)
+    return Plan(None, args.mutation, app)
+
+
+def _input(text: str) -> tuple[str, str]:
+    name, equals, file = text.partition("=")
+    if not name or not equals or not file:
+        raise ConfigurationError(f"--input {text}: expected INGRESS=FILE, as in --input orders=orders.jsonl")
+    return name, file
 
 
 def _seeds(text: str) -> range:
@@ -92,79 +154,31 @@ def _seeds(text: str) -> range:
     return range(int(first), int(last) + 1)
 
 
-def _progress(what: str) -> Callable[[Summary], None] | None:
-    """Shows how far it is, on a terminal."""
-    if not sys.stderr.isatty():
-        return None
-    shown_at = 0.0
-    total = len(_seeds(what))
-
-    def show(summary: Summary) -> None:
-        nonlocal shown_at
-        now = time.monotonic()
-        if now - shown_at < PROGRESS_EVERY_S and summary.seeds < total:
-            return
-        shown_at = now
-        end = "\n" if summary.seeds == total else ""
-        line = f"{summary.seeds} of {total} seeds, {len(summary.findings)} found something, {summary.wall_s:.0f} s"
-        print(f"\r{line}\x1b[K", end=end, file=sys.stderr, flush=True)
-
-    return show
+def _refuse_with_case(args: argparse.Namespace) -> None:
+    """A case says by itself what runs."""
+    given = [name for name in ("app", "config", "input", "check", "records", "workload", "mutation") if getattr(args, name)]
+    if given:
+        raise ConfigurationError(f"--{given[0]}: expected nothing of this beside --case: the file says what runs")
 
 
-# ---- output --------------------------------------------------------------------------------------------------------------
-def _replay(seed: int, plan: Plan, *, as_json: bool) -> int:
-    from shardfun.simulation.campaign import Summary, run_seed
-    from shardfun.simulation.options import draw
+# ---- step by step --------------------------------------------------------------------------------------------------------
+PROMPT: Final = "> "
+
+
+def _step(args: argparse.Namespace, plan: Plan, source: int | dict[str, Any]) -> int:
+    """Ask for commands on standard input until it ends."""
+    from shardfun.simulation.stepping import Stepping
     from shardfun.simulation.trace import HEADER
 
-    summary = Summary()
-    if as_json:
-        summary.add(seed, plan, run_seed(seed, plan))
-        print(json.dumps(_as_json(summary, plan)))
-        return EXIT_VIOLATION if summary.findings else 0
-    print(draw(seed, plan.workload))
-    print(HEADER)
-    outcome = run_seed(seed, plan, lambda event: print(event.line()))
-    summary.add(seed, plan, outcome)
-    print()
-    print("no violation" if outcome.kind == "ok" else f"{outcome.kind}: {outcome.what}")
-    print(f"digest of the trace: {outcome.digest}")
-    print(_table(summary))
-    return EXIT_VIOLATION if summary.findings else 0
-
-
-def _finding(finding: Finding, plan: Plan) -> str:
-    again = f"shardfun simulate --seed {finding.seed}"
-    again += f" --workload {plan.workload}" if plan.workload else ""
-    again += f" --mutation {plan.mutation}" if plan.mutation else ""
-    options = "\n".join(f"  {name:<16} {value}" for name, value in finding.options.items())
-    events = "\n".join(finding.last)
-    return f"seed {finding.seed}: {finding.kind}: {finding.what}\n\n{options}\n\n{events}\n\nrepeat: {again}\n"
-
-
-def _table(summary: Summary) -> str:
-    rows = [("seeds", summary.seeds), ("found something", len(summary.findings))]
-    rows += [(name.replace("_", " "), round(value)) for name, value in summary.figures.items()]
-    return "\n".join(f"{name:<18} {value:>12,}" for name, value in rows)
-
-
-def _as_json(summary: Summary, plan: Plan) -> dict[str, Any]:
-    return {
-        "seeds": summary.seeds,
-        "workload": plan.workload,
-        "mutation": plan.mutation,
-        "figures": {name: round(value, 3) for name, value in summary.figures.items()},
-        "findings": [
-            {
-                "seed": finding.seed,
-                "kind": finding.kind,
-                "what": finding.what,
-                "options": finding.options,
-                "last_events": finding.last,
-            }
-            for finding in summary.findings
-        ],
-        "digests": {str(seed): digest for seed, digest in summary.digests.items()},
-        "wall_s": round(summary.wall_s, 3),
-    }
+    asks = sys.stdin.isatty()
+    with Stepping(plan, source) as stepping:
+        print(HEADER)
+        if args.until is not None:
+            print(stepping.command(f"u {args.until}"))
+        while True:
+            if asks:
+                print(PROMPT, end="", flush=True)
+            line = sys.stdin.readline()
+            if not line or line.strip() in {"q", "quit"}:
+                return 0
+            print(stepping.command(line), flush=True)

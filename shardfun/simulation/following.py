@@ -22,7 +22,9 @@ def followed(run: Runner, address: str, trace: Trace) -> Runner:
         if target.typename == typename:
             for position, each in enumerate(batch.ids):
                 if each == id:
-                    trace.aside(f"shard {dispatcher.shard}", "gets", f"{address}: {batch.values[position]!r:.{SHOWN_CHARACTERS}}")
+                    trace.aside(
+                        f"shard {dispatcher.shard}", "gets", f"{address}: {batch.values[position]!r:.{SHOWN_CHARACTERS}}"
+                    )
         run(target, batch, dispatcher)
 
     return run_and_tell

@@ -20,7 +20,7 @@ def test_seeds_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_finding_says_all_that_is_needed_to_repeat_it(capsys: pytest.CaptureFixture[str]) -> None:
     """Seed, options, kind, last events and the command; exit code 1."""
-    assert main(["simulate", "--seeds", "1:2", "--jobs", "1", "--mutation", "apply-before-commit"]) == 1
+    assert main(["simulate", "--seeds", "1:2", "--jobs", "1", "--no-shrink", "--mutation", "apply-before-commit"]) == 1
     out = capsys.readouterr().out
     assert "seed 1: correctness: shard" in out
     assert "window_frames" in out

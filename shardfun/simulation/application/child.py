@@ -27,7 +27,9 @@ class ChildError(Exception):
     """A run did not come to its end: its process has died, took too long, or raised."""
 
 
-def in_child(work: Callable[[Callable[[Any], None]], Any], limit_s: float, on_event: Callable[[Any], None] | None = None) -> Any:
+def in_child(
+    work: Callable[[Callable[[Any], None]], Any], limit_s: float, on_event: Callable[[Any], None] | None = None
+) -> Any:
     """Call ``work`` in a copy of this process; what it returns.
 
     Args:
@@ -86,7 +88,9 @@ def _exactly(reading: int, size: int, until: float, limit_s: float) -> bytes:
     while len(found) < size:
         ready, _, _ = select.select([reading], [], [], max(0.0, until - time.monotonic()))
         if not ready:
-            msg = f"the run has not ended within {limit_s:g} s of real time: some function may run for ever or wait for something"
+            msg = (
+                f"the run has not ended within {limit_s:g} s of real time: some function may run for ever or wait for something"
+            )
             raise ChildError(msg)
         piece = os.read(reading, min(READ_BYTES, size - len(found)))
         if not piece:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ class Ending:
     parts: dict[tuple[str, str], bytes]
     records: dict[str, list[list[bytes]]]
     letters: Counter[str]
+
+    def digest(self, trace: str) -> str:
+        """Of a run: of its trace, and of what it has led to."""
+        content = [trace, sorted(self.parts.items()), sorted(self.records.items()), sorted(self.letters.items())]
+        return hashlib.blake2b(repr(content).encode(), digest_size=16).hexdigest()
 
 
 def ending_of(view: CheckpointView, published: Mapping[tuple[str, int], Sequence[bytes]]) -> Ending:

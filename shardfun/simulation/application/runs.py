@@ -58,6 +58,7 @@ class AppRuns:
 
     def _options(self, seed: int, records: int) -> Options:
         drawn = draw(seed, "ring")
+        longest = max((len(each.items) for each in self.subject.inputs(seed)), default=1)
         limits = dataclasses.replace(
             drawn.limits,
             retries=self.subject.retries,
@@ -69,7 +70,7 @@ class AppRuns:
             drawn,
             workload=self._plan.app or self.subject.app.name,
             limits=limits,
-            records=records,
+            records=min(records, longest),
             ping_pong=False,
             faulty_steps=min(STEPS_FAULTY) if seed % 2 else max(STEPS_FAULTY),
             messages_min=0,
@@ -97,11 +98,20 @@ class AppRuns:
             what = f"the run without any fault, in one shard, fails already: {outcome.kind}: {outcome.what}"
             return dataclasses.replace(outcome, kind=kind, what=what if kind == UNDISTURBED else outcome.what)
         found = self._run(options, expected.egresses, out, steps_max, follow)
-        return self.verdict(found, expected)
+        return self._verdict(found, expected)
 
-    def verdict(self, found: _Result, expected: _Result) -> Outcome:
+    def verdict_here(self, world: World, application: Application, options: Options) -> str:
+        """What is to be said of a run in this process that has ended; empty if all is well."""
+        assert world.outcome is not None
+        expected = self._undisturbed_run(options.seed, options.records)
+        outcome = self._verdict(_Result(world.outcome, application.ending, "", ()), expected)
+        return "" if outcome.kind == "ok" else f"{outcome.kind}: {outcome.what}"
+
+    def _verdict(self, found: _Result, expected: _Result) -> Outcome:
         """The outcome, with what is different from the undisturbed run."""
         outcome, simulation = found.outcome, self.subject.simulation
+        if found.ending is not None:
+            outcome = dataclasses.replace(outcome, digest=found.ending.digest(outcome.digest))
         if outcome.kind == "ok" and simulation.check is None and found.ending is not None and expected.ending is not None:
             sentences = differences(found.ending, expected.ending, simulation.order_by)
             if sentences:
