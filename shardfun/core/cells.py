@@ -56,10 +56,12 @@ class Cells:
 
     def get(self, prefix: bytes, suffix: bytes) -> bytes | None:
         """The value of a cell; ``None`` if there is none."""
-        for changes in (self._changes, self._frozen):
-            group = changes.get(prefix)
-            if group is not None and suffix in group:
-                return group[suffix]
+        group = self._changes.get(prefix)
+        if group is not None and suffix in group:
+            return group[suffix]
+        group = self._frozen.get(prefix)
+        if group is not None and suffix in group:
+            return group[suffix]
         try:
             return self._store.get(prefix + suffix)
         except StorageError as error:

@@ -16,8 +16,9 @@ import cbor2
 
 from shardfun.core.absence import record_methods
 from shardfun.core.options import PLAIN_OPTIONS, Expiry, FunctionOptions
-from shardfun.errors import DefinitionError, PayloadTypeError
+from shardfun.errors import CorruptionError, DefinitionError, PayloadTypeError
 from shardfun.model.address import Address
+from shardfun.model.cbor import shown
 from shardfun.model.conversion import plain_of, value_of
 from shardfun.model.keyspace import slot_of
 from shardfun.model.ordered_keys import KeyType
@@ -103,9 +104,7 @@ class FieldSpec:
         Raises:
             PayloadTypeError: it is not of the declared type (the declaration has changed).
         """
-        if self.scalar and type(plain) in self.classes:
-            return plain
-        if not self.types:
+        if (self.scalar and type(plain) in self.classes) or not self.types:
             return plain
         try:
             return value_of(plain, self.annotation)
@@ -236,9 +235,9 @@ class CompiledFunction:
         """Set the fields from stored bytes. What is not stored gets its default, what is not declared is dropped.
 
         Raises:
-            PayloadTypeError: a stored value does not fit its declaration, or cannot be upgraded.
+            PayloadTypeError: a stored value does not fit its declaration, or cannot be upgraded; or there are no values.
         """
-        plain = {} if stored is None else cbor2.loads(stored)
+        plain = {} if stored is None else self._loaded(stored)
         if stored is not None and (self.spec.upgrade is not None or VERSION in plain):
             plain = self._upgraded(plain)
         if self.full:
@@ -250,6 +249,17 @@ class CompiledFunction:
             else:
                 encoded = cbor2.dumps(plain[name]) if name in plain else field.encode(field.default)
                 self.set_mutable(record, field, encoded)
+
+    def _loaded(self, stored: bytes) -> dict[str, Any]:
+        try:
+            plain = cbor2.loads(stored)
+        except (cbor2.CBORDecodeError, ValueError, TypeError) as error:
+            msg = f"the stored state is damaged: {error}"
+            raise PayloadTypeError(msg) from error
+        if type(plain) is not dict or not isinstance(plain.get(VERSION, FIRST_VERSION), int):
+            msg = f"the stored state is damaged: expected fields by name, got {shown(plain)}"
+            raise PayloadTypeError(msg)
+        return plain
 
     def _upgraded(self, plain: dict[str, Any]) -> dict[str, Any]:
         """The stored fields as of the present version of the state class; what the runtime keeps beside them stays."""
@@ -290,11 +300,18 @@ def state_key(typename: str, id: str) -> bytes:
 
 
 def parse_state_key(key: bytes) -> Address | None:
-    """The address of a stored record's key; ``None`` for keys of other kinds."""
+    """The address of a stored record's key; ``None`` for keys of other kinds.
+
+    Raises:
+        CorruptionError: it is damaged.
+    """
     if key[2:3] != STATE_KIND:
         return None
     typename, _, id = key[3:].partition(b"\0")
-    return Address(typename.decode(), id.decode())
+    try:
+        return Address(typename.decode(), id.decode())
+    except UnicodeDecodeError as error:
+        raise CorruptionError(f"a stored key is damaged: {key!r:.200}") from error
 
 
 def _record_class(spec: FunctionSpec) -> type:

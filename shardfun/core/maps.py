@@ -24,6 +24,7 @@ D = TypeVar("D")
 Write = tuple[bytes, bytes, bytes | None]
 """Prefix, suffix and value of a cell to put."""
 _MISSING: Any = object()
+_NO_KEY: tuple[Any, bytes] = object(), b""
 
 
 class Closed:
@@ -59,7 +60,7 @@ class Map(Generic[K, V]):
     entries at a time; values of a mutable type stay in memory until the invocation ends, since they may be changed in place.
     """
 
-    __slots__ = ("_cells", "_changes", "_cleared", "_held", "_item", "_key", "_now_ms", "_prefix", "_spec")
+    __slots__ = ("_cells", "_changes", "_cleared", "_held", "_item", "_key", "_last", "_now_ms", "_prefix", "_spec")
 
     def __init__(self, spec: CollectionSpec, cells: Cells, prefix: bytes, now_ms: int, *, empty: bool) -> None:
         assert spec.key is not None
@@ -74,30 +75,32 @@ class Map(Generic[K, V]):
         self._changes: dict[bytes, bytes | None] = {}
         self._held: dict[bytes, tuple[Any, bytes]] = {}
         """Values of mutable types that were given out or set, and their encoding then."""
+        self._last: tuple[Any, bytes] = _NO_KEY
+        """The key that was used last, and its suffix: what is read is mostly written next. Keys are immutable."""
 
     def __repr__(self) -> str:
         return f"<Map {self._spec.name}>"
 
     # ---- one entry ------------------------------------------------------------------------------------------------------
     def __getitem__(self, key: K) -> V:
-        found = self._get(self._key.encode(key))
+        found = self._get(self._suffix(key))
         if found is _MISSING:
             raise KeyError(key)
         return found  # type: ignore[no-any-return]
 
     def __setitem__(self, key: K, value: V) -> None:
-        suffix = self._key.encode(key)
+        suffix = self._suffix(key)
         encoded = self._item.encode_checked(value)
         self._changes[suffix] = encoded
         if not self._item.immutable:
             self._held[suffix] = (value, encoded)
 
     def __delitem__(self, key: K) -> None:
-        if not self._remove(self._key.encode(key)):
+        if not self._remove(self._suffix(key)):
             raise KeyError(key)
 
     def __contains__(self, key: object) -> bool:
-        return self._peek(self._key.encode(key)) is not None
+        return self._peek(self._suffix(key)) is not None
 
     @overload
     def get(self, key: K) -> V | None: ...
@@ -105,7 +108,7 @@ class Map(Generic[K, V]):
     def get(self, key: K, default: V | D) -> V | D: ...
     def get(self, key: K, default: Any = None) -> Any:
         """The value of a key, or ``default``."""
-        found = self._get(self._key.encode(key))
+        found = self._get(self._suffix(key))
         return default if found is _MISSING else found
 
     @overload
@@ -118,7 +121,7 @@ class Map(Generic[K, V]):
         Raises:
             KeyError: there is none, and no default was given.
         """
-        suffix = self._key.encode(key)
+        suffix = self._suffix(key)
         found = self._get(suffix)
         if found is not _MISSING:
             self._remove(suffix)
@@ -129,7 +132,7 @@ class Map(Generic[K, V]):
 
     def setdefault(self, key: K, default: V) -> V:
         """The value of a key, which is set to ``default`` if there is none."""
-        found = self._get(self._key.encode(key))
+        found = self._get(self._suffix(key))
         if found is not _MISSING:
             return found  # type: ignore[no-any-return]
         self[key] = default
@@ -174,6 +177,14 @@ class Map(Generic[K, V]):
         return sum(1 for _, raw in self._pairs(None, None) if living(raw, self._now_ms) is not None)
 
     # ---- how ------------------------------------------------------------------------------------------------------------
+    def _suffix(self, key: Any) -> bytes:
+        """The encoded key."""
+        last, suffix = self._last
+        if key is not last:
+            suffix = self._key.encode(key)
+            self._last = key, suffix
+        return suffix
+
     def _peek(self, suffix: bytes) -> bytes | None:
         """An encoded value as this invocation sees it."""
         if suffix in self._changes:
@@ -181,9 +192,8 @@ class Map(Generic[K, V]):
         return None if self._cleared else living(self._cells.get(self._prefix, suffix), self._now_ms)
 
     def _get(self, suffix: bytes) -> Any:
-        held = self._held.get(suffix)
-        if held is not None:
-            return held[0]
+        if suffix in self._held:
+            return self._held[suffix][0]
         if suffix in self._changes:
             encoded = self._changes[suffix]
         elif self._cleared:
@@ -191,7 +201,7 @@ class Map(Generic[K, V]):
         else:
             raw = self._cells.get(self._prefix, suffix)
             encoded = living(raw, self._now_ms)
-            if raw is not None and encoded is not None:
+            if raw is not None and encoded is not None and self._spec.expiry is not None:
                 self._note_read(suffix, raw, encoded)
         return _MISSING if encoded is None else self._give(suffix, encoded)
 
@@ -260,6 +270,8 @@ class Map(Generic[K, V]):
             if self._item.encode(value) != before:
                 changes[suffix] = self._item.encode_checked(value)
         prefix, expiry = self._prefix, self._spec.expiry
+        if expiry is None and not self._cleared:
+            return [(prefix, suffix, encoded) for suffix, encoded in changes.items()]
         found: list[Write] = []
         if self._cleared:
             found = [(prefix, suffix, None) for suffix, _ in self._cells.scan(prefix) if suffix not in changes]

@@ -112,6 +112,8 @@ class Copies:
     # ---- what may fail --------------------------------------------------------------------------------------------------
     def _changes(self, copy: Any) -> list[Change]:
         """The fields that differ from the record."""
+        if not self._fields:
+            return []
         record = copy._record  # noqa: SLF001
         found: list[Change] = []
         for field, slot in self._fields:
