@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import msgspec
 import pytest
 from soaking.campaign import Campaign, Wish
 from soaking.clones import Following, Here
-from soaking.piece import chaos_piece
+from soaking.piece import _judged, chaos_piece
 from soaking.report import report
 from soaking.state import Found, Piece, Result, State, StateError, StateFile, Times, load
 
@@ -121,9 +122,10 @@ def test_a_piece_that_crashes_is_a_violation(tmp_path: Path) -> None:
     assert state.violations[0].what == "exit code 1 without a result: ZeroDivisionError: oh"
 
 
-def test_chaos_gets_its_share_of_the_time(tmp_path: Path) -> None:
+def test_chaos_gets_its_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sums for each application and number of shards; percentiles of all recoveries."""
     does = f"if piece['kind'] == 'chaos':\n  {CHAOS}\nelse:\n  {GOOD}"
+    monkeypatch.setattr(os, "getloadavg", lambda: (1.0, 1.0, 1.0))
     state = soak(tmp_path / "s.json", Somewhere(repository(tmp_path / "repo", does)), chaos_share=0.5)
     piece = chaos_piece(1)
     sums = state.sums[f"chaos {piece.app} {piece.shards}"]
@@ -133,6 +135,30 @@ def test_chaos_gets_its_share_of_the_time(tmp_path: Path) -> None:
     text = (tmp_path / "s.md").read_text()
     assert f"| {piece.app} | {piece.shards} | 1 | 0 | 5 | 2 | 20 | 1,900 | 2,000 | 0 |" in text
     assert "| kill shard |" in text
+
+
+def test_real_nodes_are_not_started_on_a_machine_without_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under too much load seeds are run instead."""
+    monkeypatch.setattr(os, "getloadavg", lambda: (1000.0, 1.0, 1.0))
+    state = soak(tmp_path / "s.json", Somewhere(repository(tmp_path / "repo", GOOD)), chaos_share=0.5)
+    assert list(state.sums) == ["seeds"]
+
+
+@pytest.mark.parametrize(
+    ("load", "what", "violations"),
+    [
+        (1000.0, "not reached in 60 s; the last status: ...", 0),
+        (1000.0, "account 7 holds 12, expected 13", 1),
+        (0.1, "not reached in 60 s; the last status: ...", 1),
+    ],
+)
+def test_only_what_took_too_long_without_time_is_no_violation(
+    monkeypatch: pytest.MonkeyPatch, load: float, what: str, violations: int
+) -> None:
+    """A wrong result is a violation on any machine; so is a node that hangs on one that has time."""
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, load, load))
+    result = _judged(Found(1, "difference", what), {}, ())
+    assert (len(result.violations), result.inconclusive) == (violations, 1 - violations)
 
 
 def test_all_applications_run_with_all_numbers_of_shards() -> None:

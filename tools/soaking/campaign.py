@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import threading
 import time
@@ -14,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from soaking.clones import Following, Here
-from soaking.piece import SHELLS, chaos_piece
+from soaking.piece import LOAD_MAX, SHELLS, chaos_piece
 from soaking.report import report
 from soaking.running import Process, perform
 from soaking.state import Found, Piece, Refused, StateFile, Violation
@@ -106,6 +107,8 @@ class Campaign:
                 return
             with self._lock:
                 kept = [self._keep(piece, found, commit, log) for found in result.violations]
+                for doubt in result.doubts:
+                    self._keep(piece, doubt, commit, log)
                 self._file.state.close(piece, result, commit, time.monotonic() - started, kept)
                 self._write()
 
@@ -125,7 +128,8 @@ class Campaign:
         self._pieces += 1
         root, _ = self._place.current()
         chaos_s = state.busy_s("chaos")
-        if chaos_s < wish.chaos_share * (chaos_s + state.busy_s("seeds") + state.busy_s("shells")) or wish.chaos_share >= 1:
+        late = chaos_s < wish.chaos_share * (chaos_s + state.busy_s("seeds") + state.busy_s("shells"))
+        if wish.chaos_share >= 1 or (late and not _overloaded()):
             piece = chaos_piece(state.next_chaos)
             state.next_chaos += 1
         elif self._pieces % SHELLS_EVERY == 0 and (root / SHELLS).exists():
@@ -165,6 +169,11 @@ class Campaign:
         temporary = self._report_path.with_name(self._report_path.name + ".tmp")
         temporary.write_text(report(self._file.state))
         temporary.replace(self._report_path)
+
+
+def _overloaded() -> bool:
+    """Whether real nodes would starve: then seeds are run, which do not care, until it is over."""
+    return os.getloadavg()[0] / len(os.sched_getaffinity(0)) > LOAD_MAX
 
 
 def _lines(value: object) -> list[str]:

@@ -36,7 +36,7 @@ def _whole(state: State) -> Iterator[str]:
     yield f"| seeds of the simulator | {seeds.runs:,} |"
     yield f"| virtual time in them | {seeds.figures.get('virtual_s', 0) / 3600:,.0f} hours |"
     if seeds.runs:
-        faults = sum(value for name, value in seeds.figures.items() if name.startswith(FAULTS))
+        faults = seeds.figures.get("faults", sum(value for name, value in seeds.figures.items() if name.startswith(FAULTS)))
         yield f"| faults in a seed, on average | {faults / seeds.runs:.1f} |"
     yield f"| runs of real nodes | {sum(sums.runs for sums in chaos.values()):,} |"
     yield f"| real SIGKILLs | {kills:,.0f} |"

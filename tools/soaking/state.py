@@ -121,12 +121,17 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """What a piece prints when it has ended."""
+    """What a piece prints when it has ended.
+
+    Args:
+        doubts: why runs were inconclusive: kept as files, and no violations.
+    """
 
     runs: int
     figures: dict[str, float] = {}
     violations: tuple[Found, ...] = ()
     inconclusive: int = 0
+    doubts: tuple[Found, ...] = ()
     recoveries_ms: tuple[float, ...] = ()
 
 
