@@ -12,6 +12,9 @@ import zlib
 from collections.abc import Iterator
 
 BLOCK_BYTES = 512
+TRAILER_BYTES = 64
+"""Less room than this at the end of a block is not used. More than LevelDB leaves, so that a record often begins with a block."""
+
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
 _HEAD = struct.Struct(">IHB")  # checksum of type and content, length, type
@@ -29,7 +32,7 @@ class LogWriter:
         position = 0
         while True:
             room = BLOCK_BYTES - self._offset % BLOCK_BYTES
-            if room < _HEAD.size:
+            if room < TRAILER_BYTES:
                 pieces.append(bytes(room))
                 self._offset += room
                 continue
@@ -69,7 +72,7 @@ def _fragments(raw: bytes) -> Iterator[tuple[int, bytes]]:
         block = raw[start : start + BLOCK_BYTES]
         at_end = start + len(block) == len(raw)
         position = 0
-        while len(block) - position >= _HEAD.size:
+        while len(block) - position >= _HEAD.size and (position <= BLOCK_BYTES - TRAILER_BYTES):
             checksum, length, kind = _HEAD.unpack_from(block, position)
             fragment = block[position + _HEAD.size : position + _HEAD.size + length]
             if len(fragment) < length and at_end:

@@ -81,9 +81,9 @@ class StorageThread:
         outcome = "idle"
         if self._jobs:
             job = self._jobs[0]
+            store = self._store
             how = chance.choice(("not begun", "half", "done"))
             outcome = f"{job.kind} {how}"
-            store = self._store
             if isinstance(store, FileStore):
                 if how != "not begun":
                     self._die_in(store, job, how, chance)

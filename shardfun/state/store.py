@@ -8,6 +8,9 @@ certain, and no delta after that is deleted. ::
     deltas/delta-<id>      one per prepared checkpoint
     flushed                checkpoint and digest that LevelDB's table files are known to cover
 
+After a power cut the mark ``applied`` is not believed: of LevelDB's log, which is not fsynced, a page in the middle may be missing,
+and LevelDB skips it without a word. So everything since the last flush is applied again when the machine was started anew.
+
 Opening is a ladder. (1) Open with every check. (2) If LevelDB is damaged, open without, but only if the deltas chain by hash
 without a gap from ``flushed`` to the newest complete checkpoint: whatever the damaged log held is written again. (3) Refuse.
 LevelDB's own repair is never used: it drops what it cannot read.
@@ -27,6 +30,7 @@ from shardfun.model.delta import DeltaHeader, DeltaSummary, RecordBlock, StoredD
 from shardfun.state.chain import BEGINNING, Identity, Mark, check_applicable, check_next, redo_chain
 from shardfun.state.delta import RESERVED, DeltaReader, encode_delta
 from shardfun.state.files import (
+    DIGEST_BYTES,
     FileForm,
     durable_file,
     file_bytes,
@@ -49,6 +53,7 @@ _DELTA_NAME = re.compile(r"delta-([0-9a-f]{16})")
 _APPLIED = RESERVED + b"meta/applied"
 _APPLYING = RESERVED + b"meta/applying"
 _FLUSH_WITNESS = RESERVED + b"meta/witness"
+_BOOT = RESERVED + b"meta/boot"
 _CHECKPOINT = struct.Struct(">Q")
 
 
@@ -73,6 +78,8 @@ class LevelDBStore:
         self._flushed_path = directory / "flushed"
         self._database = Database(directory / "leveldb", options, disk, engine)
         self._damage: str | None = None
+        self._recovered = False
+        """By this process: the machine was not started anew since."""
         self._applied = BEGINNING
         self._flushed = BEGINNING
         self._written: tuple[DeltaHeader, DeltaSummary] | None = None
@@ -251,6 +258,7 @@ class LevelDBStore:
             self._reopen(target)
         else:
             self._bring_to(target)
+        self._note_boot()
         # Last, since a refusal must leave everything as it was: an operator may bring a newer manifest back.
         for newer in self._delta_checkpoints():
             if newer > checkpoint:
@@ -311,8 +319,21 @@ class LevelDBStore:
                 f"{self._database.path}: expected at least checkpoint {checkpoint_name(self._flushed.checkpoint)}, which was flushed, "
                 f"got {checkpoint_name(self._applied.checkpoint)}; restore the data directory from a backup"
             )
-        for delta in redo_chain(self._applied, target, self._fetch, self._identity):
+        base = self._flushed if self._lost_power() else self._applied
+        for delta in redo_chain(base, target, self._fetch, self._identity):
             self._apply(delta.header, delta.summary, delta.blocks())
+
+    def _lost_power(self) -> bool:
+        """Whether the machine may have been started anew since LevelDB was written."""
+        boot = self._disk.boot()
+        return not self._recovered and (not boot or self._database.get(_BOOT) != boot)
+
+    def _note_boot(self) -> None:
+        """From now on what LevelDB holds is there until the machine is started anew."""
+        if self._lost_power():
+            nothing = RecordBlock([], [])
+            self._database.write([], each=nothing, last=RecordBlock([_BOOT], [self._disk.boot()]))
+        self._recovered = True
 
     def _check_reach(self, target: Mark) -> None:
         """Nothing newer than ``target`` may be in LevelDB, not even a part: there is no undo."""
@@ -394,6 +415,8 @@ def _encode_mark(mark: Mark) -> bytes:
 
 
 def _decode_mark(raw: bytes) -> Mark:
+    if len(raw) not in {_CHECKPOINT.size, _CHECKPOINT.size + DIGEST_BYTES}:  # that of the beginning has no digest
+        raise CorruptionError(f"the mark of a checkpoint is damaged: it has {len(raw)} bytes")
     return Mark(_CHECKPOINT.unpack_from(raw)[0], raw[_CHECKPOINT.size :])
 
 
