@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from shardfun.simulation.disk import JOB
+from shardfun.simulation.faults import MACHINE
+from shardfun.simulation.file_store import AnyStore, FileStore
 from shardfun.simulation.process import ShardProcess
 from shardfun.simulation.supervisor import WHO, Supervisor
-from shardfun.simulation.surroundings import JOB, Surroundings
+from shardfun.simulation.surroundings import Surroundings
+from shardfun.state.chain import Identity
 from shardfun.state.memory import MemoryStore
 from shardfun.state.options import StoreOptions
 
@@ -17,20 +23,23 @@ class Node:
     def __init__(self, around: Surroundings) -> None:
         shards = around.options.shards
         self._around = around
-        self.stores = [
-            MemoryStore(
-                job=JOB,
-                shard=shard,
-                shards=shards,
-                options=StoreOptions(flush_deltas=FLUSH_DELTAS),
-                keep_objects=not around.options.encoded_deltas,
-            )
-            for shard in range(shards)
-        ]
+        self.stores = [self._store(shard) for shard in range(shards)]
         self.processes: list[ShardProcess | None] = [None] * shards
         self.supervisor: Supervisor | None = None
         self._unnoticed: list[tuple[ShardProcess, str]] = []
         """Dead processes that the supervisor has not noticed yet."""
+
+    def _store(self, shard: int) -> AnyStore:
+        options, machine = self._around.options, self._around.disk.machine
+        if machine is not None:
+            return FileStore(machine, Identity(JOB, shard, options.shards), FLUSH_DELTAS)
+        return MemoryStore(
+            job=JOB,
+            shard=shard,
+            shards=options.shards,
+            options=StoreOptions(flush_deltas=FLUSH_DELTAS),
+            keep_objects=not options.encoded_deltas,
+        )
 
     # ---- life -----------------------------------------------------------------------------------------------------------
     def boot(self) -> None:
@@ -78,6 +87,58 @@ class Node:
         supervisor = self.supervisor
         return supervisor is not None and supervisor.finished is not None and supervisor.all_exited
 
+    # ---- silence --------------------------------------------------------------------------------------------------------
+    def hold(self, shard: int, seconds: float) -> bool:
+        """A shard's loop does nothing for a while (a function computes, the machine is slow); its heartbeat goes on."""
+        process = self.processes[shard]
+        if process is None:
+            return False
+        process.asleep_until = max(process.asleep_until, self._around.trace.now + seconds)
+        process.note("held up", f"for {seconds:.3f} s")
+        return True
+
+    def freeze(self, shard: int, seconds: float) -> bool:
+        """SIGSTOP to a shard, or to the supervisor if there is none; SIGCONT later, if it still lives."""
+        around, process = self._around, self.processes[shard]
+        until = around.trace.now + seconds
+        if process is None:
+            if self.supervisor is not None:
+                self.supervisor.asleep_until = until
+                around.trace.note(WHO, "stopped", f"for {seconds:.3f} s")
+            return self.supervisor is not None
+        if process.silent_since is None:
+            process.silent_since = around.trace.now
+        process.asleep_until = max(process.asleep_until, until)
+        process.note("stopped", f"for {seconds:.3f} s")
+        return True
+
+    def silence_ends(self) -> Iterator[float]:
+        """When stopped processes count as dead."""
+        for process in self.processes:
+            if process is not None and process.silent_since is not None and process.asleep_until > self._around.trace.now:
+                yield process.silent_since + self._around.options.silence_s
+
+    def notice_silence(self) -> bool:
+        """The supervisor kills what gives no sign of life; that it is dead it hears when it is reaped."""
+        now = self._around.trace.now
+        for shard, process in enumerate(self.processes):
+            if process is None or process.silent_since is None:
+                continue
+            if process.asleep_until <= now:
+                process.silent_since = None
+            elif now >= process.silent_since + self._around.options.silence_s:
+                process.note("silent")
+                return self.kill(shard)
+        return False
+
+    def wake_up(self) -> None:
+        """Nobody is stopped or held up any more."""
+        for process in self.processes:
+            if process is not None:
+                process.asleep_until, process.silent_since = 0.0, None
+        if self.supervisor is not None:
+            self.supervisor.asleep_until = 0.0
+
     # ---- death ----------------------------------------------------------------------------------------------------------
     def kill(self, shard: int) -> bool:
         """SIGKILL to a shard; whether there was one."""
@@ -100,6 +161,7 @@ class Node:
         """SIGKILL to the supervisor. Shards notice sooner or later, and exit."""
         if self.supervisor is None:
             return False
+        self.supervisor.die()
         self.supervisor = None
         for inbox in self._around.controls.to_supervisor:
             inbox.clear()
@@ -110,20 +172,24 @@ class Node:
         """A shard notices that there is no supervisor any more."""
         return self.supervisor is None and self._end(shard) is not None
 
+    def stop(self) -> None:
+        """Everything stops."""
+        self.kill_supervisor()
+        for shard in range(len(self.processes)):
+            self._end(shard)
+
     def power_loss(self) -> None:
         """Everything stops, and what was not fsynced may be gone."""
         around = self._around
         around.trace.note("world", "power loss")
-        self.kill_supervisor()
-        for shard in range(len(self.processes)):
-            self._end(shard)
+        self.stop()
         around.disk.power_loss(around.chance)
         for store in self.stores:
             store.power_loss(around.chance)
 
-    def kill_by_name(self, who: str) -> None:
-        """For faults at named points."""
-        if who == WHO:
-            self.kill_supervisor()
-        else:
-            self.kill(int(who.split()[1]))
+    def kill_by_name(self, who: str) -> bool:
+        """For faults at named points; whether there was somebody."""
+        if who == MACHINE:
+            self.power_loss()
+            return True
+        return self.kill_supervisor() if who == WHO else self.kill(int(who.split()[1]))

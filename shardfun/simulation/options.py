@@ -7,6 +7,7 @@ what only shows when one thing happens often and another never.
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from dataclasses import dataclass
 
@@ -28,10 +29,16 @@ class Rates:
         drop: break a pipe and lose its tail; ``unnoticed``: the share of these that nobody is told of.
         misjudge: a live shard is declared dead; it goes on until it is killed.
         pause: a shard stands still for a while.
+        freeze: a shard or the supervisor is stopped (SIGSTOP), perhaps for longer than it may be silent.
+        stuck: a function runs for seconds; the process gives signs of life meanwhile.
+        cursed: one certain shard dies at a step of its start (per step).
+        clock: the wall clock is set; ``backwards``: the share of these that go back.
         jump: while a checkpoint is undecided, the clock jumps past its time-out.
         rush: a checkpoint is triggered as soon as the last one ended (per look at the clock).
         refuse: the disk refuses a delta (per delta); ``unsynced``: the share of these that fail in the last fsync.
         stall: applying or recovering fails half-way and is tried again (per attempt).
+        disk: a step of any other storage job of a real store fails (per job); ``slow``: a job takes a while (per job).
+        outage: the power fails while a disk job is under way (per job); ``flip``: a bit of a stored file flips (per step).
         sink: a sink does not take records (per attempt).
         late: a control message arrives once more, later (per message).
         stale: what is in a pipe survives the end of its process.
@@ -46,6 +53,11 @@ class Rates:
     unnoticed: float
     misjudge: float
     pause: float
+    freeze: float
+    stuck: float
+    cursed: float
+    clock: float
+    backwards: float
     jump: float
     rush: float
     refuse: float
@@ -54,6 +66,10 @@ class Rates:
     sink: float
     late: float
     stale: float
+    disk: float = 0.0
+    slow: float = 0.0
+    outage: float = 0.0
+    flip: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +79,7 @@ class Options:
     Args:
         plain_runners: run functions by the specification instead of by generated code.
         encoded_deltas: write deltas as bytes, as on a disk, instead of keeping objects.
+        files: run the real code of stores and manifests on a simulated disk.
         pipe_frames: frames that a pipe between two shards holds.
         records: of the main ingress, over all partitions; ``batch``: read at once at most.
         backlog_high: messages waiting in a shard at which its ingress stops; it goes on at ``backlog_low``.
@@ -72,7 +89,8 @@ class Options:
         faulty_steps: length of the safety phase.
         sink_counts: sinks know how much they hold; otherwise records are repeated after a crash.
         ping_pong: messages that are sent to and fro for ever, inside a shard and between two.
-        faults: names of the faults that may strike (see ``faults``), of a run that was shrunk; ``None``: all may.
+        faults: names of the faults that strike (see ``faults``), of a run that was shrunk; ``None``: those that are drawn.
+        silence_s: after so much time without a sign of life a process counts as dead.
         messages_min: a run with fewer messages would prove too little.
         schedule: with another number the same faults meet another order of events (see ``shrink``).
     """
@@ -96,13 +114,19 @@ class Options:
     faulty_steps: int
     sink_counts: bool
     ping_pong: bool
+    silence_s: float
     faults: tuple[str, ...] | None = None
     messages_min: int = DELIVERED_MIN
     schedule: int = 0
+    files: bool = False
 
 
-RECORDS = {"pairs": 420, "bank": 1500, "ring": 72, "trees": 440}
+RECORDS = {"pairs": 300, "bank": 1500, "ring": 72, "trees": 440}
 """Enough for 2,000 messages in the surviving history of every run."""
+
+FILES_SHARE = 0.3
+FLIPS_SHARE = 0.25
+"""Of the runs with files, those in which bits flip: they may end early, with a refusal."""
 
 SLOW_FACTOR = 100
 PACES = ("control", "mesh", "run", "checkpoint", "storage", "ingress", "egress", "supervisor", "calls")
@@ -122,7 +146,7 @@ def draw(seed: int, workload: str | None = None) -> Options:
     chosen = workload or drawn
     speeds = _speeds(chance, shards)
     slow = max(speeds) >= SLOW_FACTOR
-    return Options(
+    options = Options(
         seed=seed,
         workload=chosen,
         shards=shards,
@@ -147,7 +171,24 @@ def draw(seed: int, workload: str | None = None) -> Options:
         faulty_steps=chance.choice((4_000, 8_000)),
         sink_counts=chance.random() < 0.5,
         ping_pong=chance.random() < 0.2,
+        silence_s=chance.choice((0.3, 1.0)),
     )
+    return _on_files(options, random.Random(f"{seed} files"))
+
+
+def _on_files(options: Options, chance: random.Random) -> Options:
+    """In a share of the seeds the disk is simulated. A source of chance of its own: the rest stays as it is."""
+    if chance.random() >= FILES_SHARE:
+        return options
+    rates = dataclasses.replace(
+        options.rates,
+        power=max(options.rates.power, chance.choice((5e-5, 2e-4, 5e-4))),
+        disk=chance.choice((0.0, 0.01, 0.05)),
+        slow=chance.choice((0.0, 0.05, 0.3)),
+        flip=chance.choice((2e-4, 1e-3)) if chance.random() < FLIPS_SHARE else 0.0,
+        outage=chance.choice((0.0, 2e-3, 1e-2)),
+    )
+    return dataclasses.replace(options, rates=rates, files=True)
 
 
 def _speeds(chance: random.Random, shards: int) -> tuple[int, ...]:
@@ -191,15 +232,20 @@ def _limits(chance: random.Random, window: int) -> Limits:
 
 def _rates(chance: random.Random) -> Rates:
     return Rates(
-        crash=chance.choice((1e-4, 2e-4, 6e-4)),
+        crash=chance.choice((2e-4, 4e-4, 8e-4)),
         supervisor=chance.choice((0.0, 1e-4, 2e-4)),
         power=chance.choice((0.0, 5e-5, 2e-4)),
-        point=chance.choice((0.0, 5e-4, 2e-3)),
+        point=chance.choice((3e-4, 1e-3, 3e-3)),
         recovery_factor=chance.choice((1, 3, 10)),
         drop=chance.choice((1e-4, 3e-4)),
         unnoticed=chance.choice((0.3, 0.8)),
         misjudge=chance.choice((0.0, 1e-4)),
         pause=chance.choice((0.0, 3e-4)),
+        freeze=chance.choice((0.0, 2e-4, 5e-4)),
+        stuck=chance.choice((0.0, 2e-4)),
+        cursed=chance.choice((0.0, 0.0, 0.0, 0.0, 0.15)),
+        clock=chance.choice((0.0, 3e-4, 1e-3)),
+        backwards=chance.choice((0.0, 0.5)),
         jump=chance.choice((0.0, 5e-4, 3e-3)),
         rush=chance.choice((0.0, 0.05, 0.5)),
         refuse=chance.choice((0.02, 0.1, 0.3)),

@@ -36,14 +36,15 @@ from shardfun.model.control import (
 from shardfun.model.crumbs import TABLE_BYTES, CrumbTable
 from shardfun.model.delta import StoredDelta, checkpoint_name
 from shardfun.simulation.channels import Channels
+from shardfun.simulation.disk import JOB
 from shardfun.simulation.doors import Doors
 from shardfun.simulation.execution import Execution
+from shardfun.simulation.file_store import AnyStore, FileStore
 from shardfun.simulation.network import Late
 from shardfun.simulation.storage import Job, StorageThread
-from shardfun.simulation.surroundings import JOB, Surroundings
+from shardfun.simulation.surroundings import Surroundings
 from shardfun.simulation.truth import cells_now, records_in_memory
 from shardfun.simulation.violation import wrong
-from shardfun.state.memory import MemoryStore
 
 ANYTHING = -1
 LOOP_S = 0.001  # said to be the share of the loop that a checkpoint took
@@ -56,15 +57,22 @@ class ShardProcess:
         store: the shard's disk; outlives the process.
     """
 
-    def __init__(self, around: Surroundings, shard: int, store: MemoryStore) -> None:
+    def __init__(self, around: Surroundings, shard: int, store: AnyStore) -> None:
         self.shard = shard
         self.name = f"shard {shard}"
         self.core: ShardCore | None = None
         self.running = False
         self.exited = False
         """In order, after ``Finish``."""
+        self.asleep_until = 0.0
+        """Until then the loop does nothing; virtual seconds."""
+        self.silent_since: float | None = None
+        """When it was stopped: it gives no sign of life."""
         self.awake = ANYTHING
         """A bit for each kind of work that may have something to do (see ``world``)."""
+        self.disk_until: float | None = None
+        """When the disk will have done what it is doing."""
+        self._disk_begins = False
         self._around = around
         self._store = store
         self._storage = StorageThread(store)
@@ -283,6 +291,8 @@ class ShardProcess:
             return False
         phase = core.participant.phase
         more = core.checkpoint_work()
+        if more or core.participant.phase is not phase:
+            self.note("encoded", core.participant.phase.name)
         self._perform()
         return more or core.participant.phase is not phase
 
@@ -312,13 +322,31 @@ class ShardProcess:
         kind = self._storage.next_kind
         if kind is None:
             return False
-        if kind == "write":
-            self._around.faults.before_write(self._store)
-        elif kind in {"apply", "recover"}:
-            self._around.faults.before_apply(self._store)
-        done = self._storage.work()
+        if isinstance(self._store, FileStore):
+            if not self._disk_is_done():
+                return self._disk_begins
+            if self._around.faults.power_fails():
+                return True
+            done = self._storage.work(self._around.faults.trouble(kind))
+        else:
+            if kind == "write":
+                self._around.faults.before_write(self._store)
+            elif kind in {"apply", "recover"}:
+                self._around.faults.before_apply(self._store)
+            done = self._storage.work()
         events = {"write": "delta written", "apply": "applied", "recover": "recovered"}
         self.note(events.get(kind, kind), "" if done == kind else "failed, again")
+        return True
+
+    def _disk_is_done(self) -> bool:
+        """Whether a slow disk has had its time for the next job."""
+        now = self._around.trace.now
+        self._disk_begins = self.disk_until is None
+        if self.disk_until is None:
+            self.disk_until = now + self._around.faults.slow_s
+        if now < self.disk_until:
+            return False
+        self.disk_until = None
         return True
 
     def store_result(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import assert_never
@@ -16,6 +17,7 @@ from shardfun.core.coordinator import (
     State,
     WriteManifest,
 )
+from shardfun.errors import StorageError
 from shardfun.model.control import (
     Abort,
     Applied,
@@ -35,12 +37,13 @@ from shardfun.model.control import (
     encode_control,
 )
 from shardfun.model.delta import checkpoint_name
-from shardfun.simulation.disk import StoredManifest
+from shardfun.simulation.disk import JOB, StoredManifest
+from shardfun.simulation.file_store import AnyStore
 from shardfun.simulation.network import Late
-from shardfun.simulation.surroundings import JOB, Surroundings
-from shardfun.state.memory import MemoryStore
+from shardfun.simulation.surroundings import Surroundings
 
 WHO = "supervisor"
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Supervisor:
@@ -50,7 +53,7 @@ class Supervisor:
         spawn: makes a process serve a shard, after killing what served it.
     """
 
-    def __init__(self, around: Surroundings, stores: Sequence[MemoryStore], spawn: Callable[[int], None]) -> None:
+    def __init__(self, around: Surroundings, stores: Sequence[AnyStore], spawn: Callable[[int], None]) -> None:
         self._around = around
         self._stores = stores
         self._spawn = spawn
@@ -58,7 +61,11 @@ class Supervisor:
         self._writing: StoredManifest | None = None
         self._exited: list[int] = []
         self.finished: Finished | None = None
+        self.asleep_until = 0.0
+        """Until then it is stopped; virtual seconds."""
         shards = around.options.shards
+        self._disk_until = 0.0
+        around.disk.begin(around.faults.trouble("boot"))
         newest = around.disk.newest()
         if newest is not None:
             around.checker.committed(newest, stores)
@@ -78,6 +85,11 @@ class Supervisor:
     def all_exited(self) -> bool:
         """Whether every shard has ended in order."""
         return len(self._exited) == self._around.options.shards
+
+    @property
+    def wake_at(self) -> float:
+        """When there is something to do although nothing happens."""
+        return self.coordinator.wake_at if self._writing is None else min(self._disk_until, self.coordinator.wake_at)
 
     def _collect(self) -> None:
         self._pending += self.coordinator.take_effects()
@@ -127,7 +139,9 @@ class Supervisor:
                 raise AssertionError("simulated processes send none of these")
             case _:
                 assert_never(message)
-        self._around.note(WHO, "heard", f"{type(message).__name__} of {shard}, {coordinator.state.name}")
+        kind = type(message).__name__
+        event = f"{kind.lower()} heard" if isinstance(message, Prepared | Applied) else "heard"
+        self._around.note(WHO, event, f"{kind} of {shard}, {coordinator.state.name}")
         self._collect()
 
     def died(self, shard: int, reason: str) -> None:
@@ -146,11 +160,22 @@ class Supervisor:
         else:
             self.died(shard, "ended before the others")
 
+    def die(self) -> None:
+        """The process is killed, perhaps in the middle of what the disk does."""
+        around = self._around
+        if self._writing is not None:
+            around.disk.die_in(self._writing, around.chance)
+        elif self._pending and isinstance(self._pending[0], RaiseIncarnation):
+            around.disk.die_in(None, around.chance)
+
     # ---- what is done ---------------------------------------------------------------------------------------------------
     def perform(self) -> bool:
         """The next effect, or the second half of writing a manifest."""
         if self._writing is not None:
-            self._manifest_durable(self._writing)
+            if self._around.trace.now < self._disk_until:
+                return False
+            if not self._around.faults.power_fails():
+                self._manifest_durable(self._writing)
         elif self._pending:
             self._perform(self._pending.popleft())
         else:
@@ -173,7 +198,15 @@ class Supervisor:
                 named = "" if checkpoint is None else f"{checkpoint_name(checkpoint)} "
                 around.note(WHO, f"{type(message).__name__.lower()} sent", f"{named}to {shard}")
             case RaiseIncarnation():
-                incarnation = around.disk.raise_incarnation()
+                around.disk.begin(around.faults.trouble("incarnation"))
+                try:
+                    incarnation = around.disk.raise_incarnation()
+                except StorageError as error:
+                    if error.errno not in FULL:
+                        raise
+                    self._pending.appendleft(effect)
+                    around.note(WHO, "disk full", "incarnation")
+                    return
                 around.network.forget_before(incarnation - 1)
                 around.note(WHO, "incarnation", str(incarnation))
                 self.coordinator.incarnation_raised(incarnation)
@@ -184,6 +217,7 @@ class Supervisor:
             case WriteManifest(checkpoint, parent, parts, end):
                 self._writing = StoredManifest(checkpoint, parent, [part.digest for part in parts], end)
                 around.disk.rename(self._writing)
+                self._disk_until = around.trace.now + around.faults.slow_s
                 around.note(WHO, "manifest named", checkpoint_name(checkpoint))
             case Finished():
                 self.finished = effect
@@ -192,8 +226,15 @@ class Supervisor:
                 assert_never(effect)
 
     def _manifest_durable(self, manifest: StoredManifest) -> None:
+        self._around.disk.begin(self._around.faults.trouble("manifest"))
+        try:
+            self._around.disk.make_durable(manifest)
+        except StorageError as error:
+            if error.errno not in FULL:
+                raise
+            self._around.note(WHO, "disk full", "manifest")
+            return
         self._writing = None
-        manifest.durable = True
         self._around.checker.committed(manifest, self._stores)
         self._around.note(WHO, "manifest durable", checkpoint_name(manifest.checkpoint))
         self.coordinator.manifest_durable(manifest.checkpoint, self._around.trace.now)

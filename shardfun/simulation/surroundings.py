@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from shardfun.core.shard import Program
 from shardfun.simulation.calls import Beside
 from shardfun.simulation.checker import Checker
-from shardfun.simulation.disk import SupervisorDisk
+from shardfun.simulation.clock import WallClock
+from shardfun.simulation.disk import FileSupervisorDisk, SupervisorDisk
 from shardfun.simulation.faults import Faults
 from shardfun.simulation.network import ControlSockets, Network
 from shardfun.simulation.options import Options
 from shardfun.simulation.sinks import Sink
 from shardfun.simulation.trace import Trace
 from shardfun.simulation.workloads import Workload
-
-JOB = "5eed" * 8
 
 
 @dataclass(slots=True)
@@ -32,10 +31,11 @@ class Surroundings:
     options: Options
     chance: random.Random
     trace: Trace
+    clock: WallClock
     faults: Faults
     network: Network
     controls: ControlSockets
-    disk: SupervisorDisk
+    disk: SupervisorDisk | FileSupervisorDisk
     sinks: dict[tuple[str, int], Sink]
     checker: Checker
     workload: Workload

@@ -17,15 +17,19 @@ from typing import TypeVar
 from shardfun.core.coordinator import State
 from shardfun.core.runner import compile_runner, run_plain
 from shardfun.core.shard import Program
+from shardfun.errors import StorageError
 from shardfun.simulation.checker import Checker
-from shardfun.simulation.disk import SupervisorDisk
+from shardfun.simulation.clock import WallClock
+from shardfun.simulation.disk import FileSupervisorDisk, SupervisorDisk
 from shardfun.simulation.faults import Faults
 from shardfun.simulation.following import followed
 from shardfun.simulation.network import ControlSockets, Network
 from shardfun.simulation.node import Node
 from shardfun.simulation.options import DELIVERED_MIN, PACES, Options
 from shardfun.simulation.process import ANYTHING
+from shardfun.simulation.repairs import Repairs
 from shardfun.simulation.sinks import Sink
+from shardfun.simulation.supervisor import Supervisor
 from shardfun.simulation.surroundings import Surroundings
 from shardfun.simulation.trace import Event, Trace
 from shardfun.simulation.violation import Violation
@@ -59,7 +63,7 @@ class Outcome:
         kind: ``ok``, or that of the violation.
         figures: counts of what happened.
         digest: of the trace; two runs of a seed have the same.
-        last: the last events, if something was wrong.
+        last: the last events.
         faults: the names of those that struck.
     """
 
@@ -97,6 +101,7 @@ class World:
         self._around = self._surroundings(make(options))
         self.checker = self._around.checker
         self.node = Node(self._around)
+        self._repairs = Repairs(self._around, self.node)
         self._around.network.wake = self._wake
         self._shard_table = _table(list(enumerate(map(float, options.speeds))))
         self._agenda = Agenda(options.pace)
@@ -105,7 +110,7 @@ class World:
             self._supervisor_control,
             self._supervisor_perform,
             self._supervisor_perform,
-            self.node.notice_death,
+            self._notice_death,
             self._boot,
             self._deliver_late,
             self._notice_loss,
@@ -114,13 +119,13 @@ class World:
         self._outside_share = min(0.5, OUTSIDE_SHARE * options.pace["supervisor"])
         self._losses: list[tuple[int, int, int]] = []
         """``(shard, peer, incarnation)``: broken pipes that the shard has not been told of yet."""
-        self._paused: dict[int, int] = {}
         self._healed_at: int | None = None
         self._complete_at_heal = 0
         self._stop_asked = False
 
     def _surroundings(self, workload: Workload) -> Surroundings:
         options = self.options
+        workload.clock = WallClock(self.trace)
         functions = workload.app.compile()
         runners = [run_plain if options.plain_runners else compile_runner(function) for function in functions]
         if self._follow:
@@ -136,10 +141,11 @@ class World:
             options=options,
             chance=self.chance,
             trace=self.trace,
+            clock=workload.clock,
             faults=self.faults,
             network=network,
             controls=ControlSockets(options.shards),
-            disk=SupervisorDisk(),
+            disk=FileSupervisorDisk() if options.files else SupervisorDisk(),
             sinks=sinks,
             checker=checker,
             workload=workload,
@@ -177,19 +183,21 @@ class World:
 
     def _end(self, kind: str, what: str) -> None:
         self._around.beside.close()
-        last = [] if kind == "ok" else self.trace.last
-        self.outcome = Outcome(kind, what, self._figures(), self.trace.digest, last, self.faults.struck)
+        self.outcome = Outcome(kind, what, self._figures(), self.trace.digest, self.trace.last, self.faults.struck)
 
     def _step(self) -> None:
         """One thing that happens. Who is picked and has nothing to do takes no time."""
         supervisor = self.node.supervisor
         fault = self.faults.pick(recovering=supervisor is None or supervisor.recovering)
         if fault is not None:
-            self._strike(fault)
+            self.faults.hit(fault, had_effect=self._strike(fault))
         else:
-            self._do_something()
+            try:
+                self._do_something()
+            except StorageError as error:
+                self._repairs.failed(error)
         if self.faults.victim is not None:
-            self.node.kill_by_name(self.faults.victim)
+            self.faults.hit(self.faults.victim_of, had_effect=self.node.kill_by_name(self.faults.victim))
             self.faults.victim = None
         trace = self.trace
         trace.step += 1
@@ -216,12 +224,19 @@ class World:
         if self._around.beside.wake_at < math.inf:
             yield self._around.beside.wake_at
         if self.node.supervisor is not None:
-            yield self.node.supervisor.coordinator.wake_at
+            yield max(self.node.supervisor.wake_at, self.node.supervisor.asleep_until)
+            yield from self.node.silence_ends()
         for process in self.node.processes:
-            if process is not None and process.running_core is not None:
+            if process is None:
+                continue
+            if process.disk_until is not None:
+                yield max(process.disk_until, process.asleep_until)
+            if process.asleep_until > self.trace.now:
+                yield process.asleep_until
+            elif process.running_core is not None:
                 due_ms = process.running_core.wake_at_ms
                 if due_ms is not None:
-                    yield due_ms / 1000
+                    yield self._around.clock.monotonic(due_ms / 1000)
 
     def _work(self, shard: int) -> bool:
         """Let a shard do something; whether it had anything to do.
@@ -229,7 +244,7 @@ class World:
         Work of a kind that was not there sleeps until the shard has done something else, or something has come in.
         """
         chance, process = self.chance, self.node.processes[shard]
-        if process is None or self._paused.get(shard, 0) > self.trace.step:
+        if process is None or process.asleep_until > self.trace.now:
             return False
         if self.node.supervisor is None and chance.random() < ORPHAN_EXIT:
             return self.node.orphan_exits(shard)
@@ -253,14 +268,23 @@ class World:
             self._wake(shard)
 
     # ---- outside of the shards ------------------------------------------------------------------------------------------
+    @property
+    def _supervisor(self) -> Supervisor | None:
+        """The supervisor, unless it is stopped."""
+        supervisor = self.node.supervisor
+        return None if supervisor is None or supervisor.asleep_until > self.trace.now else supervisor
+
     def _supervisor_tick(self) -> bool:
-        return self.node.supervisor is not None and self.node.supervisor.tick()
+        return self._supervisor is not None and self._supervisor.tick()
 
     def _supervisor_control(self) -> bool:
-        return self.node.supervisor is not None and self.node.supervisor.take_control()
+        return self._supervisor is not None and self._supervisor.take_control()
 
     def _supervisor_perform(self) -> bool:
-        return self.node.supervisor is not None and self.node.supervisor.perform()
+        return self._supervisor is not None and self._supervisor.perform()
+
+    def _notice_death(self) -> bool:
+        return self._supervisor is not None and (self.node.notice_silence() or self.node.notice_death())
 
     def _boot(self) -> bool:
         if self.node.supervisor is not None or self.chance.random() < 0.9:
@@ -294,35 +318,59 @@ class World:
         return True
 
     # ---- faults ---------------------------------------------------------------------------------------------------------
-    def _strike(self, fault: str) -> None:
+    def _strike(self, fault: str) -> bool:
+        """A fault strikes; whether it had an effect."""
         shard = self.faults.detail.randrange(self.options.shards)
         match fault:
             case "crash":
-                self.node.kill(shard)
+                return self.node.kill(shard)
             case "supervisor":
-                self.node.kill_supervisor()
+                return self.node.kill_supervisor()
             case "power":
                 self.node.power_loss()
+                return True
             case "drop":
-                self._break_pipe()
+                return self._break_pipe()
             case "misjudge":
-                self.node.misjudge(shard)
+                return self.node.misjudge(shard)
             case "pause":
-                self._paused[shard] = self.trace.step + self.faults.pause_steps
-                self.trace.note(f"shard {shard}", "paused")
+                return self.node.hold(shard, self.faults.pause_steps * STEP_S)
+            case "stuck":
+                return self.node.hold(shard, self.faults.stuck_s)
+            case "freeze":
+                return self.node.freeze(shard, self.faults.freeze_share * self.options.silence_s)
             case "jump":
-                if self.node.supervisor is None or self.node.supervisor.coordinator.state is not State.ALIGNING:
-                    return
-                self.trace.now += self.options.timing.timeout * 1.01
-                self.trace.note("world", "clock jumps")
+                return self._pass_timeout()
+            case "clock":
+                by_s = self.faults.clock_set_s
+                self._around.clock.set(by_s)
+                self.trace.note("world", "clock is set", f"by {by_s:+} s")
+                return True
+            case "flip":
+                return self._flip()
             case _:
                 raise AssertionError(fault)
 
-    def _break_pipe(self) -> None:
+    def _pass_timeout(self) -> bool:
+        """A checkpoint that is undecided takes longer than it may."""
+        if self.node.supervisor is None or self.node.supervisor.coordinator.state is not State.ALIGNING:
+            return False
+        self.trace.now += self.options.timing.timeout * 1.01
+        self.trace.note("world", "time passes")
+        return True
+
+    def _flip(self) -> bool:
+        machine = self._around.disk.machine
+        path = None if machine is None else machine.flip(self.faults.detail)
+        if path is not None:
+            self.trace.note("world", "bit flips", str(path))
+        return path is not None
+
+    def _break_pipe(self) -> bool:
         """A pipe loses its tail. Both ends hear of it at once, or nobody does, and a gap or the next barrier has to show it."""
         pipes = [(channel, pipe) for channel, pipe in self._around.network.pipes.items() if pipe]
         if not pipes:
-            return
+            return False
         chance = self.faults.detail
         (sender, receiver), pipe = pipes[chance.randrange(len(pipes))]
         incarnation = pipe[-1].incarnation
@@ -331,6 +379,7 @@ class World:
         self.trace.note("world", "pipe breaks", f"{sender} to {receiver}, {'noticed' if told else 'unnoticed'}")
         if told:
             self._losses += [(receiver, sender, incarnation), (sender, receiver, incarnation)]
+        return True
 
     def _burst(self) -> None:
         """Another part of the input may be read. The last part is kept for after the faults."""
@@ -345,7 +394,7 @@ class World:
     def _heal(self) -> None:
         self.trace.note("world", "heals")
         self.faults.heal()
-        self._paused = {}
+        self.node.wake_up()
         self._around.open_share = 1.0
         self._shard_table = _table([(shard, min(speed, HEALED_SPEED_MAX)) for shard, speed in enumerate(self.options.speeds)])
         self._agenda = Agenda(dict.fromkeys(PACES, 1.0))
@@ -356,7 +405,7 @@ class World:
 
     # ---- the end --------------------------------------------------------------------------------------------------------
     def _finished(self) -> bool:
-        if self.node.over:
+        if self.node.over or self._repairs.refused:
             return True
         if self._healed_at is None:
             return False
@@ -371,7 +420,7 @@ class World:
         view, supervisor = self.checker.view, self.node.supervisor
         if view is None or supervisor is None or self.checker.complete <= self._complete_at_heal:
             return
-        if supervisor.coordinator.state is State.IDLE and self._around.workload.settled(view):
+        if self._supervisor is not None and supervisor.coordinator.state is State.IDLE and self._around.workload.settled(view):
             self._stop_asked = True
             self.trace.note("world", "asks to stop")
             supervisor.coordinator.stop()
@@ -386,6 +435,8 @@ class World:
         )
 
     def _check_end(self) -> None:
+        if self._repairs.refused:
+            return
         supervisor, view = self.node.supervisor, self.checker.view
         assert supervisor is not None
         assert supervisor.finished is not None
@@ -426,12 +477,17 @@ class World:
             "aborts": events["aborted"],
             "incarnations": events["incarnation"],
             "kills": events["killed"],
+            "bit_flips": events["bit flips"],
+            "refusals": events["start refused"],
+            "storage_failures": events["storage fails"],
             "power_losses": events["power loss"],
             "broken_pipes": events["pipe breaks"],
             "stale_frames": events["stale"],
             "call_steps": events["call"],
             "restarts": events["restart"],
             "repeated_records": sum(sink.repeated for sink in self._around.sinks.values()),
+            "faults": self.faults.total,
+            **{f"faults_{kind}": count for kind, count in sorted(self.faults.counts.items())},
         }
 
 

@@ -1,0 +1,197 @@
+"""The simulated disk is as mean as it should be, and no meaner than a disk may be."""
+
+from __future__ import annotations
+
+import errno
+import random
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from shardfun.errors import CorruptionError, StorageError
+from shardfun.simulation.disk import FileSupervisorDisk, StoredManifest
+from shardfun.simulation.engine_log import BLOCK_BYTES, LogWriter, read_log
+from shardfun.simulation.files import PAGE_BYTES, ProcessDeath, ProcessFiles, SimulatedDisk, Trouble
+from shardfun.state.files import FileForm, make_directory, read_checked, write_checked
+
+FORM = FileForm(b"sftest-\n", 1, "test file")
+FOLDER = Path("/d")
+CONTENT = bytes(range(1, 251)) * 5
+
+
+def new_disk() -> tuple[SimulatedDisk, ProcessFiles]:
+    disk = SimulatedDisk()
+    files = disk.process()
+    make_directory(FOLDER, files)
+    return disk, files
+
+
+def write(files: ProcessFiles, name: str, content: bytes, *, sync: bool) -> int:
+    """Write a file; its descriptor, still open."""
+    descriptor = files.create(FOLDER / name)
+    done = 0
+    while done < len(content):
+        done += files.write(descriptor, content[done:])
+    if sync:
+        files.fsync(descriptor)
+    return descriptor
+
+
+def test_what_is_not_fsynced_is_lost_in_every_way_there_is() -> None:
+    """As a whole, from some byte on, some pages in the middle, or not at all."""
+    seen = set()
+    for seed in range(60):
+        disk, files = new_disk()
+        write(files, "f", CONTENT, sync=False)
+        files.sync_folder(FOLDER)
+        disk.power_loss(random.Random(seed))
+        left = disk.process().read(FOLDER / "f", 0, 10_000)
+        assert all(byte in (0, CONTENT[place]) for place, byte in enumerate(left))
+        if left == CONTENT:
+            seen.add("all")
+        elif not left:
+            seen.add("none")
+        elif CONTENT.startswith(left):
+            seen.add("prefix")
+        else:
+            assert {left[start : start + PAGE_BYTES].count(0) % PAGE_BYTES for start in range(0, len(left), PAGE_BYTES)} <= {
+                0,
+                len(left) % PAGE_BYTES,
+            }
+            seen.add("pages")
+    assert seen == {"all", "none", "prefix", "pages"}
+
+
+def test_what_is_fsynced_stays_and_its_name_only_if_the_folder_is() -> None:
+    seen = set()
+    for seed in range(20):
+        disk, files = new_disk()
+        write(files, "f", CONTENT, sync=True)
+        assert not disk.is_durable(FOLDER / "f")
+        files.sync_folder(FOLDER)
+        assert disk.is_durable(FOLDER / "f")
+        write(files, "g", CONTENT, sync=True)
+        disk.power_loss(random.Random(seed))
+        after = disk.process()
+        assert after.read(FOLDER / "f", 0, 10_000) == CONTENT
+        seen.add(after.exists(FOLDER / "g"))
+    assert seen == {False, True}
+
+
+def test_renames_and_removals_are_kept_or_lost_one_by_one() -> None:
+    seen = set()
+    for seed in range(40):
+        disk, files = new_disk()
+        write_checked(FOLDER / "a", FORM, b"old", files)
+        write_checked(FOLDER / "b", FORM, b"b", files)
+        write(files, "a.new", b"new", sync=True)
+        files.sync_folder(FOLDER)
+        files.rename(FOLDER / "a.new", FOLDER / "a")
+        files.unlink(FOLDER / "b")
+        disk.power_loss(random.Random(seed))
+        after = disk.process()
+        renamed = after.read(FOLDER / "a", 0, 100) == b"new"
+        assert renamed != after.exists(FOLDER / "a.new")  # a rename is one step
+        seen.add((renamed, after.exists(FOLDER / "b")))
+    assert len(seen) == 4
+
+
+def test_an_fsync_that_failed_drops_pages_and_the_next_one_says_nothing() -> None:
+    """As Linux does: so the file must never be fsynced again."""
+    lost = 0
+    for seed in range(20):
+        disk, files = new_disk()
+        descriptor = write(files, "f", CONTENT, sync=False)
+        files.begin_job(Trouble(1, errno.EIO))
+        with pytest.raises(OSError, match="error"):
+            files.fsync(descriptor)
+        files.fsync(descriptor)
+        files.sync_folder(FOLDER)
+        assert files.read(FOLDER / "f", 0, 10_000) == CONTENT
+        assert not disk.is_durable(FOLDER / "f")
+        disk.power_loss(random.Random(seed))
+        lost += disk.process().read(FOLDER / "f", 0, 10_000) != CONTENT
+    assert lost > 5
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize("at", range(1, 12))
+def test_a_step_that_fails_leaves_the_old_content_or_the_new_one(code: int, at: int) -> None:
+    _, files = new_disk()
+    write_checked(FOLDER / "f", FORM, b"old", files)
+    files.begin_job(Trouble(at, code))
+    with suppress(StorageError):
+        write_checked(FOLDER / "f", FORM, b"new", files)
+    files.begin_job()
+    assert read_checked(FOLDER / "f", FORM, files) in {b"old", b"new"}
+    write_checked(FOLDER / "f", FORM, b"newer", files)
+    assert read_checked(FOLDER / "f", FORM, files) == b"newer"
+
+
+@pytest.mark.parametrize("at", range(1, 12))
+@pytest.mark.parametrize("seed", range(5))
+def test_a_death_and_a_power_cut_before_any_step_leave_the_old_content_or_the_new_one(at: int, seed: int) -> None:
+    disk, files = new_disk()
+    write_checked(FOLDER / "f", FORM, b"old" * 200, files)
+    files.begin_job(dies_at=at)
+    try:
+        write_checked(FOLDER / "f", FORM, b"new" * 200, files)
+    except ProcessDeath:
+        with pytest.raises(ProcessDeath):
+            files.names(FOLDER)
+    disk.power_loss(random.Random(seed))
+    assert read_checked(FOLDER / "f", FORM, disk.process()) in {b"old" * 200, b"new" * 200}
+
+
+def test_a_flipped_bit_is_found_and_who_checks_can_still_see_what_was_there() -> None:
+    disk, files = new_disk()
+    write_checked(FOLDER / "f", FORM, b"content", files)
+    whole = disk.original(FOLDER / "f")
+    assert disk.flip(random.Random(1)) == FOLDER / "f"
+    assert disk.damages == 1
+    with pytest.raises(CorruptionError):
+        read_checked(FOLDER / "f", FORM, files)
+    assert disk.original(FOLDER / "f") == whole
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_no_incarnation_comes_twice_and_no_complete_checkpoint_is_forgotten(seed: int) -> None:
+    """The supervisor's real files, with deaths and power cuts in the middle of writing them."""
+    chance = random.Random(seed)
+    disk = FileSupervisorDisk()
+    complete = 0
+    for _ in range(30):
+        disk.begin(None)
+        newest = disk.newest()
+        assert (newest.checkpoint if newest else 0) >= complete
+        complete = newest.checkpoint if newest else 0
+        incarnation = disk.raise_incarnation()
+        manifest = StoredManifest(incarnation << 32, complete, [b"x"], end=False)
+        match chance.randrange(3):
+            case 0:
+                disk.make_durable(manifest)
+                complete = manifest.checkpoint
+            case 1:
+                disk.die_in(manifest, chance)
+            case _:
+                disk.die_in(None, chance)
+        if chance.random() < 0.5:
+            disk.power_loss(chance)
+
+
+def test_a_log_that_is_cut_loses_its_end_and_one_with_a_flipped_bit_says_so() -> None:
+    chance = random.Random(3)
+    writer = LogWriter()
+    records = [chance.randbytes(chance.randrange(1, 900)) for _ in range(30)]
+    encoded = [writer.encode(record) for record in records]
+    raw = b"".join(encoded)
+    assert read_log(raw) == (records, False)
+    for cut in range(0, len(raw), 97):
+        found, _ = read_log(raw[:cut])
+        assert found == records[: len(found)]
+    for place in range(0, len(raw) - BLOCK_BYTES, 89):
+        flipped = bytearray(raw)
+        flipped[place] ^= 4
+        found, damaged = read_log(bytes(flipped))
+        assert damaged or found == records
