@@ -6,6 +6,7 @@ Each is judged against a plain program, not against an undisturbed run: a mistak
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -114,7 +115,7 @@ JOBS: Final[Mapping[str, Callable[[Path, int | None], Job]]] = MappingProxyType(
 def run_job(
     job: str | Job,
     *,
-    folder: Path,
+    folder: Path | None = None,
     counts: Counts | None = None,
     plan: Plan | None = None,
     seed: int = 0,
@@ -128,7 +129,7 @@ def run_job(
 
     Args:
         job: a name in ``JOBS``, or one that was made.
-        folder: an empty one, for everything; not deleted.
+        folder: an empty one, for everything; by default a temporary one, which is kept only if there are differences.
         size: records in the input.
 
     Raises:
@@ -138,17 +139,18 @@ def run_job(
     if isinstance(job, str):
         if job not in JOBS:
             raise ConfigurationError(f"expected a job, got {job!r}{nearest(job, JOBS)}")
-        return run_job(
-            JOBS[job](folder, size),
-            folder=folder,
-            counts=counts,
-            plan=plan,
-            seed=seed,
-            shards=shards,
-            spares=spares,
-            transport=transport,
-            show=show,
-        )
+        with tempfile.TemporaryDirectory(prefix="shardfun-job-") as inputs:
+            return run_job(
+                JOBS[job](Path(inputs), size),
+                folder=folder,
+                counts=counts,
+                plan=plan,
+                seed=seed,
+                shards=shards,
+                spares=spares,
+                transport=transport,
+                show=show,
+            )
     return run_chaos(
         job.app,
         counts=counts,

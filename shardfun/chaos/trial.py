@@ -96,7 +96,7 @@ def run_chaos(
         state: compare what is stored in the end, too.
         duration_s: how long reading shall take at least.
         folder: for everything; by default a temporary one.
-        keep: do not delete it.
+        keep: do not delete it. What has differences is kept anyway.
         show: told how far it is.
 
     Raises:
@@ -105,7 +105,7 @@ def run_chaos(
         ShardfunError: the application or its input cannot be read; the undisturbed run fails.
     """
     subject = find_subject(app, overrides=overrides, settings=settings, egresses=egresses)
-    with _folder(folder, keep=keep) as place:
+    with _folder(folder) as place:
         sandbox = make_sandbox(
             subject.config, subject.app, place / "inputs", shards=shards, records=records, inputs=inputs, replace=replace
         )
@@ -120,7 +120,10 @@ def run_chaos(
             )
         trial = Trial(subject, sandbox, plan, Verdict(check, order or {}, state), place, show)
         report = trial.run(duration_s)
-        report.folder = str(place) if keep or folder is not None else ""
+        if keep or folder is not None or report.differences:
+            report.folder = str(place)
+        else:
+            shutil.rmtree(place, ignore_errors=True)
         return report
 
 
@@ -300,7 +303,8 @@ def _keep(mounted: Path, place: Path) -> None:
 
 
 @contextmanager
-def _folder(folder: Path | None, *, keep: bool) -> Iterator[Path]:
+def _folder(folder: Path | None) -> Iterator[Path]:
+    """The folder, or a temporary one, which is deleted after an error."""
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         yield folder.absolute()
@@ -308,9 +312,9 @@ def _folder(folder: Path | None, *, keep: bool) -> Iterator[Path]:
     place = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
     try:
         yield place
-    finally:
-        if not keep:
-            shutil.rmtree(place, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
 
 
 def describe(report: Report) -> bytes:

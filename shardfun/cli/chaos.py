@@ -111,7 +111,11 @@ def add_parser(subparsers: Any) -> None:
         "--no-state", action="store_true", help="compare only what is published, not what is stored in the end"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--keep", action="store_true", help="keep the folder with configuration, log, data and outputs")
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="keep the folder with configurations, logs, data and outputs; it is kept anyway if anything differs",
+    )
     parser.set_defaults(func=run)
 
 
