@@ -47,7 +47,8 @@ class Channels:
         if frame.incarnation != core.incarnation:
             self._receive_stale(core, peer, frame)
             return True
-        data = core.link_of[peer].data_received
+        link = core.link_of[peer]
+        data, barrier = link.data_received, link.last_barrier
         try:
             core.receive(peer, frame.raw)
         except ChannelLossError as error:
@@ -55,10 +56,12 @@ class Channels:
             self.report_loss(core, peer, str(error))
             return True
         kind = "control"
-        if core.link_of[peer].data_received != data:
+        if link.data_received != data:
             self._around.network.note_received((peer, self._shard), core.incarnation)
             kind = "data"
         self._note("received", f"{kind} from {peer}, {len(frame.raw)} bytes")
+        if link.last_barrier != barrier:
+            self._note("barrier came", f"from {peer}")
         self._around.checker.limits_hold(core)
         return True
 
@@ -98,11 +101,14 @@ class Channels:
             self._greetings.remove(peer)
             network.send(channel, core.incarnation, core.hello("nonce"), data=False)
             return True
-        sent = core.link_of[peer].data_sent
+        link = core.link_of[peer]
+        sent, barrier = link.data_sent, link.barrier
         raw = core.next_frame(peer, flush=flush)
         if raw is None:
             return False
-        data = core.link_of[peer].data_sent != sent
+        data = link.data_sent != sent
         network.send(channel, core.incarnation, raw, data=data)
         self._note("sent", f"{'data' if data else 'control'} to {peer}, {len(raw)} bytes {crc32(raw):08x}")
+        if link.barrier != barrier:
+            self._note("barrier sent", f"to {peer}")
         return True

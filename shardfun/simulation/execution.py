@@ -48,7 +48,7 @@ class Execution:
     def pass_time(self, core: ShardCore) -> bool:
         """Do what is due; whether anything was."""
         due_ms = core.wake_at_ms
-        return due_ms is not None and due_ms <= self._around.trace.now * 1000 and self._guarded(core, self._advance)
+        return due_ms is not None and due_ms <= self._around.clock.now_s * 1000 and self._guarded(core, self._advance)
 
     def call_step(self) -> bool:
         """A call goes on; whether there is one."""
@@ -64,7 +64,7 @@ class Execution:
 
     # ---- inside ---------------------------------------------------------------------------------------------------------
     def _run(self, core: ShardCore) -> bool:
-        core.advance(self._around.trace.now)
+        core.advance(self._around.clock.now_s)
         before = core.dispatcher.invocations
         target = core.run(self._around.chance.randint(1, self._around.options.run_messages))
         if target is None:
@@ -73,7 +73,7 @@ class Execution:
         return True
 
     def _advance(self, core: ShardCore) -> bool:
-        worked = core.advance(self._around.trace.now)
+        worked = core.advance(self._around.clock.now_s)
         worked |= core.expire()
         if worked:
             self._around.note(self._name, "on time", f"{core.dispatcher.waiting} messages wait")

@@ -36,6 +36,8 @@ class Publisher:
         """The next of the three steps; whether there was one."""
         if not self._records:
             self._records = core.egress[self._egress].publishable(self._around.chance.randint(1, RECORDS_MAX))
+            if self._records:
+                self._around.note(self._who, "publishing", f"{len(self._records)} of {self._egress}")
             return bool(self._records)
         if not self._handed_over:
             if self._around.faults.sink_refuses:
@@ -47,6 +49,7 @@ class Publisher:
             return True
         count, self._records, self._handed_over = len(self._records), [], False
         core.published(self._egress, count)
+        self._around.note(self._who, "publish noted", f"{count} of {self._egress}")
         return True
 
     def drained(self, core: ShardCore) -> bool:

@@ -87,7 +87,14 @@ class Trees(Workload):
 
     def declare(self, app: App) -> None:
         """See ``trees_app``."""
-        declare_trees(app, Surroundings(self.violations, Turn, punctual=self._punctual), MAIN, self._types)
+        around = Surroundings(
+            self.violations,
+            Turn,
+            clock_ms=lambda: self.clock.highest_ms,
+            went_back=lambda: self.clock.went_back,
+            punctual=self._punctual,
+        )
+        declare_trees(app, around, MAIN, self._types)
 
     def total(self, partition: int) -> int:
         """See ``Workload``."""

@@ -261,19 +261,25 @@ class Fade(Command, frozen=True):
     def perform(self, stage: Stage) -> None:
         """See the class."""
         state, now, n = stage.state, stage.now_ms, stage.tag
-        stage.expect("glow", state.glow, state.glow_last if now < state.glow_until else 0)
+        gone = now >= state.glow_until or (state.glow == 0 and stage.may_be_over(state.glow_until))
+        stage.expect("glow", state.glow, 0 if gone else state.glow_last)
         state.glow = state.glow_last = n
         state.glow_until = now + LIFE_MS
         self._check_ember(stage, now)
         state.ember.append(n)
         state.ember_last = list(state.ember)
         state.ember_used = now
-        until = {key: end for key, end in state.sparks_until.items() if now < end}
-        stage.expect("sparks", list(state.sparks), sorted(until))
+        found = list(state.sparks)
+        until = {
+            key: end for key, end in state.sparks_until.items() if now < end and (key in found or not stage.may_be_over(end))
+        }
+        stage.expect("sparks", found, sorted(until))
         state.sparks[self.key] = n
         state.sparks_until = until | {self.key: now + LIFE_MS}
-        ashes = [pair for pair in state.ashes_until if now < pair[1]]
-        stage.expect("ashes", list(state.ashes.view()), [ash for ash, _ in ashes])
+        left, ashes = list(state.ashes.view()), [pair for pair in state.ashes_until if now < pair[1]]
+        if stage.around.went_back():  # in a buffer nothing is over before what is in front of it
+            ashes = [pair for pair in state.ashes_until if pair[0] in left]
+        stage.expect("ashes", left, [ash for ash, _ in ashes])
         state.ashes.append(n)
         state.ashes_until = [*ashes, [n, now + LIFE_MS]]
         state.fades += 1
@@ -281,6 +287,8 @@ class Fade(Command, frozen=True):
     @staticmethod
     def _check_ember(stage: Stage, now: int) -> None:
         state = stage.state
+        if stage.around.went_back():  # when it was used is not when it would be over, then
+            return
         unused = now - state.ember_used
         if unused >= LIFE_MS:
             stage.expect("ember", state.ember, [])
@@ -295,6 +303,9 @@ class Fade(Command, frozen=True):
 def take_visit(stage: Stage, place: str, at_ms: int, count: int) -> None:
     """At the notary: somebody was visited who goes away when nobody comes."""
     state = stage.state
+    if stage.around.went_back():
+        state.visited[place] = state.visited.get(place, 0) + 1
+        return
     before_ms, before = state.visits.get(place, (-LIFE_MS, 0))
     unseen = at_ms - before_ms
     if unseen >= LIFE_MS:

@@ -92,7 +92,8 @@ class Surroundings:
     Args:
         violations: what the functions themselves find wrong; ``None``: it is emitted.
         pause: what asynchronous code awaits; ``block``: what blocking code does.
-        clock_ms: by which delayed messages are punctual; ``None``: that of the runtime.
+        clock_ms: by which delayed messages are punctual, and what it says that it is over may be over; ``None``: that of the runtime.
+        went_back: whether the clock of the runtime was ever set back.
         punctual: delayed messages never come early (a run may be asked to fire them all at its end).
         timeout_s: of the calls that have one.
     """
@@ -103,6 +104,7 @@ class Surroundings:
         pause: Callable[[], Awaitable[None]],
         block: Callable[[], None] = lambda: None,
         clock_ms: Callable[[], int] | None = None,
+        went_back: Callable[[], bool] = lambda: False,
         *,
         punctual: bool = True,
         timeout_s: float = 2.0,
@@ -111,6 +113,7 @@ class Surroundings:
         self.pause = pause
         self.block = block
         self.clock_ms = clock_ms
+        self.went_back = went_back
         self.punctual = punctual
         self.timeout_s = timeout_s
         self.attempts = Counter[int]()
@@ -182,6 +185,13 @@ class Stage:
     def now_ms(self) -> int:
         """Unix milliseconds."""
         return (self.ctx.now() - EPOCH) // dt.timedelta(milliseconds=1)
+
+    def may_be_over(self, until_ms: int) -> bool:
+        """Whether what lives until then may be gone: it was that late, even if the clock was set back since."""
+        if not self.around.went_back():
+            return self.now_ms >= until_ms
+        assert self.around.clock_ms is not None
+        return self.around.clock_ms() >= until_ms
 
     # ---- order ----------------------------------------------------------------------------------------------------------
     @property

@@ -26,7 +26,9 @@ from shardfun.sdk.app import App, Message
 from shardfun.sdk.context import Context
 from shardfun.sdk.state import State, Value, value
 from shardfun.simulation.calls import Beside, InTurns
+from shardfun.simulation.clock import WallClock
 from shardfun.simulation.options import Options
+from shardfun.simulation.trace import Trace
 from shardfun.simulation.view import CheckpointView
 from shardfun.simulation.violation import wrong
 
@@ -61,6 +63,8 @@ class Workload(ABC):
     def __init__(self, options: Options) -> None:
         self.shards = options.shards
         self.violations: list[str] = []
+        self.clock = WallClock(Trace())
+        """What functions see; the world puts its own here."""
         self.ping_pong = options.ping_pong
         self.app = self.make_app(options)
         self.declare(self.app)
