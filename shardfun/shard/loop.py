@@ -168,7 +168,7 @@ class HotLoop:
             return False
         started = self._clock()
         limit = started + CHECKPOINT_PIECE_S
-        more = True
+        more = core.checkpoint_work()  # at least one piece: a machine may be so slow that the limit is over before it
         while more and self._clock() < limit:
             more = core.checkpoint_work()
         self.checkpoint_s += self._clock() - started
