@@ -14,6 +14,22 @@ from typing import NamedTuple
 from shardfun.model.delta import checkpoint_name
 
 LAST_EVENTS = 60
+DISTURBANCES = frozenset(
+    {
+        "killed",
+        "power loss",
+        "pipe breaks",
+        "paused",
+        "frozen",
+        "stuck",
+        "clock jumps",
+        "clock is set",
+        "bit flips",
+        "loss",
+        "death",
+    }
+)
+"""Events that have a mark in the line, so that the eye finds them."""
 HEADER = f"{'step':>7} {'time':>9} {'inc':>4} {'checkpoint':<10} {'who':<10} {'event':<16} detail"
 
 
@@ -37,8 +53,9 @@ class Event(NamedTuple):
 
     def line(self) -> str:
         """With fixed columns, as ``HEADER`` names them."""
+        mark = "!" if self.event in DISTURBANCES else " "
         where = f"{self.incarnation or '-':>4} {checkpoint_name(self.checkpoint):<10}"
-        return f"{self.step:>7} {self.now:>9.3f} {where} {self.who:<10} {self.event:<16} {self.detail}".rstrip()
+        return f"{self.step:>7} {self.now:>9.3f} {where}{mark}{self.who:<10} {self.event:<16} {self.detail}".rstrip()
 
 
 class Trace:

@@ -7,5 +7,6 @@ and each balance is what the published outcomes say.
 """
 
 from shardfun.examples.bank.functions import app, strict
+from shardfun.examples.bank.simulated import simulation, strict_simulation
 
-__all__ = ["app", "strict"]
+__all__ = ["app", "simulation", "strict", "strict_simulation"]

@@ -169,10 +169,14 @@ def find_subject(plan: AppPlan) -> Subject:
 
 
 def _spelling(reference: str) -> str:
-    """``examples.bank:app`` means the example of this package unless the project has an ``examples`` of its own."""
-    if reference.startswith(EXAMPLES) and importlib.util.find_spec("examples") is None:
-        return f"shardfun.{reference}"
-    return reference
+    """``examples.bank:app`` means the example of this package, unless the project has such a module of its own."""
+    if not reference.startswith(EXAMPLES):
+        return reference
+    try:
+        theirs = importlib.util.find_spec(reference.partition(":")[0])
+    except ModuleNotFoundError:
+        theirs = None
+    return reference if theirs is not None else f"shardfun.{reference}"
 
 
 def _simulation_beside(reference: str, app: App) -> Simulation:
