@@ -150,7 +150,7 @@ def _input(text: str) -> tuple[str, str]:
 def _seeds(text: str) -> range:
     first, colon, last = text.partition(":")
     if not first.isdecimal() or not last.isdecimal() or not colon or int(last) < int(first):
-        raise ConfigurationError(f"--seeds {text}: expected FIRST:LAST, such as {DEFAULT_SEEDS}")
+        raise ConfigurationError(f"--seeds {text:.100}: expected FIRST:LAST, such as {DEFAULT_SEEDS}")
     return range(int(first), int(last) + 1)
 
 

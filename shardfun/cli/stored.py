@@ -326,7 +326,7 @@ class StoredNode:
             value = store.get(state_key(*address))
             try:
                 collections = collections_of(store, address, entries)
-            except ValueError as error:
+            except (ValueError, LookupError, TypeError) as error:
                 raise CorruptionError(f"the state of {address} is damaged: {error!r:.200}") from error
         record = None if value is None else decoded(value, f"the state of {address}")
         return StoredState(

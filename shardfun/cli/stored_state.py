@@ -11,7 +11,6 @@ from datetime import date
 from typing import Any, Final, Protocol
 from uuid import UUID
 
-import cbor2
 import msgspec
 
 from shardfun.core.cell_keys import (
@@ -28,6 +27,7 @@ from shardfun.core.function import HIDDEN
 from shardfun.core.hidden import DEADLINES, IDLE
 from shardfun.core.registered import KIND, TYPE, VALUE
 from shardfun.model.address import Address
+from shardfun.model.cbor import load_cbor
 from shardfun.model.keyspace import slot_of
 from shardfun.model.letters import plain
 from shardfun.model.ordered_keys import decode_key
@@ -97,7 +97,7 @@ def collections_of(store: Scanned, address: Address, limit: int) -> list[StoredC
         limit: items to fetch of each.
 
     Raises:
-        ValueError, cbor2.CBORDecodeError: a key or a value is damaged.
+        ValueError, LookupError, TypeError: a key or a value is damaged.
     """
     slot = slot_of(address.id).to_bytes(2, "big")
     found: list[StoredCollection] = []
@@ -124,7 +124,7 @@ def _grouped(pairs: Iterable[tuple[bytes, bytes]], limit: int) -> Iterator[Store
 
 
 def _item(kind: bytes, suffix: bytes, raw: bytes) -> StoredItem:
-    value = plain(cbor2.loads(value_in(raw)))
+    value = plain(load_cbor(value_in(raw)))
     if kind == REGISTERED_KIND:
         value = {part: value[part] for part in (KIND, TYPE, VALUE) if part in value}
         key: Any = suffix.decode()

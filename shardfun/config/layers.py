@@ -11,10 +11,13 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
+from shardfun.model.cbor import shown
+
 KeyPath: TypeAlias = tuple[str, ...]
 
 ENVIRONMENT_PREFIX: Final = "SHARDFUN_"
 LEVEL_SEPARATOR: Final = "__"
+KEY_PARTS_MAX: Final = 32
 DOORS: Final = ("ingress", "egress")
 """The sections in which the user names the tables."""
 
@@ -61,6 +64,9 @@ class Layers:
             if not variable.startswith(ENVIRONMENT_PREFIX):
                 continue
             name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+            if name.count(LEVEL_SEPARATOR) >= KEY_PARTS_MAX:
+                self.problems.append(f"environment variable {variable:.200}: no such setting")
+                continue
             place = f"environment variable {variable}"
             if LEVEL_SEPARATOR in name or name in names:
                 self._set(self._existing(tuple(name.split(LEVEL_SEPARATOR))), environ[variable], place)
@@ -74,7 +80,7 @@ class Layers:
             key, equals, text = override.partition("=")
             path = _key_path(key)
             if not equals or path is None:
-                self.problems.append(f"--set {override}: expected 'section.key=value', as in 'checkpoint.interval=500 ms'")
+                self.problems.append(f"--set {override:.200}: expected 'section.key=value', as in 'checkpoint.interval=500 ms'")
             else:
                 self._set(path, text.strip(), f"--set {key.strip()}")
 
@@ -114,7 +120,7 @@ class Layers:
                 table[part] = {}
                 self._places[path[:length]] = place
             if not isinstance(table[part], dict):
-                self.problems.append(f"{place}: {'.'.join(path[:length])} is not a table, but the value {table[part]!r}")
+                self.problems.append(f"{place}: {'.'.join(path[:length])} is not a table, but the value {shown(table[part])}")
                 return
             table = table[part]
         table[path[-1]] = _value(text)
@@ -134,9 +140,11 @@ def _copied(table: Mapping[str, Any]) -> dict[str, Any]:
 
 def _key_path(key: str) -> KeyPath | None:
     """The parts of a dotted TOML key; ``None`` if it is none."""
+    if key.count(".") >= KEY_PARTS_MAX:
+        return None
     try:
         table: Any = tomllib.loads(f"{key.strip()} = 0")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return None
     path: list[str] = []
     while isinstance(table, dict):
@@ -151,6 +159,6 @@ def _value(text: str) -> Any:
     """As TOML if it is TOML, otherwise the text itself: nobody quotes ``200 ms`` for a shell and for TOML at once."""
     try:
         table = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
     return table["value"] if table.keys() == {"value"} else text

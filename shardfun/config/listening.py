@@ -37,7 +37,7 @@ def parse_listen(text: str) -> Listen:
     expected = 'expected an address and a port, such as "127.0.0.1:8484", "[::1]:8484" or "localhost:8484"'
     found = _LISTEN.fullmatch(text)
     if found is None or int(found["port"]) > PORT_MAX:
-        raise ValueError(f"{expected}, got {text!r}")
+        raise ValueError(f"{expected}, got {text!r:.100}")
     host = found["six"] or found["host"]
     if host == "localhost":
         host = "127.0.0.1"

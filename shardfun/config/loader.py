@@ -15,11 +15,12 @@ from typing import Any, Final
 
 from shardfun.config.fields import fields_of
 from shardfun.config.kinds import Group, kind_names, load_kind
-from shardfun.config.layers import DOORS, KeyPath, Layers
+from shardfun.config.layers import DOORS, KEY_PARTS_MAX, KeyPath, Layers
 from shardfun.config.reading import Reader
 from shardfun.config.schema import Config, EgressConfig, IngressConfig
 from shardfun.config.toml_lines import key_lines
 from shardfun.errors import ConfigurationError
+from shardfun.model.cbor import shown
 from shardfun.sdk.importing import failure_of
 
 FILE_BYTES_MAX: Final = 1 << 20
@@ -27,6 +28,9 @@ FILE_BYTES_MAX: Final = 1 << 20
 
 SETTINGS_PLACE: Final = "settings of the program"
 """How they are called in messages."""
+
+_DEEP_KEY: Final = re.compile(rf"^[ \t\[]*(?:[^\n.=#]+\.){{{KEY_PARTS_MAX}}}", re.MULTILINE)
+"""For a long key the parser needs time and memory that grow with its square."""
 
 DOOR_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """Names of ingresses and egresses: they become parts of file names and of keys."""
@@ -64,12 +68,16 @@ def load_config(
         raise ConfigurationError(f"{path}: expected a configuration of at most {FILE_BYTES_MAX} bytes, but it is larger")
     try:
         text = data.decode()
+        if _DEEP_KEY.search(text):
+            raise ConfigurationError(f"{path}: expected keys of at most {KEY_PARTS_MAX} parts, such as 'http.listen'")
         values = tomllib.loads(text)
+        layers = Layers(values, str(path), key_lines(text.replace("\r\n", "\n")))
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path}: expected UTF-8 text, but byte {error.start} is not") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # a ``TOMLDecodeError``, or an integer that is too long
         raise ConfigurationError(_syntax_problem(path, str(error))) from error
-    layers = Layers(values, str(path), key_lines(text.replace("\r\n", "\n")))
+    except RecursionError as error:
+        raise ConfigurationError(f"{path}: expected a configuration, but it is nested too deeply") from error
     return _config(layers, path.absolute().parent, path.stem, overrides, environ, settings or {}, defaults or {})
 
 
@@ -154,7 +162,7 @@ def _entry(reader: Reader, group: Group, table: dict[str, Any], path: KeyPath) -
     """One ingress or egress. Its keys are those that every kind has, and those of its own kind."""
     kind = table.get("kind")
     if not isinstance(kind, str):
-        got = "it is missing" if kind is None else f"got {kind!r}"
+        got = "it is missing" if kind is None else f"got {shown(kind)}"
         reader.problem((*path, "kind"), f"required: expected the name of a kind ({', '.join(kind_names(group))}), but {got}")
         return None
     try:

@@ -19,6 +19,7 @@ import msgspec
 from shardfun.config.fields import FieldSpec, fields_of
 from shardfun.config.layers import KeyPath, Layers
 from shardfun.errors import ConfigurationError
+from shardfun.model.cbor import shown
 from shardfun.telemetry.redaction import REDACTED, is_secret_key
 
 SHOWN_VALUE_MAX: Final = 80
@@ -155,5 +156,8 @@ def _suggestion(word: str, known: Iterable[str]) -> str:
 def _shown(value: Any, path: KeyPath) -> str:
     if is_secret_key(path[-1]):
         return REDACTED
-    text = repr(value) if not isinstance(value, bool) else str(value).lower()
+    try:
+        text = repr(value) if not isinstance(value, bool) else str(value).lower()
+    except ValueError:  # of an integer of thousands of digits
+        text = shown(value)
     return text if len(text) <= SHOWN_VALUE_MAX else f"{text[:SHOWN_VALUE_MAX]}..."

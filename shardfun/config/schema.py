@@ -349,4 +349,4 @@ def _encode_path(value: object) -> str:
 def _decode_path(kind: type, value: object) -> Path:
     if kind is Path and isinstance(value, str):
         return Path(value)
-    raise NotImplementedError(f"expected the text of a path for {kind.__name__}, got {type(value).__name__}")
+    raise TypeError(f"expected the text of a path for {kind.__name__}, got {type(value).__name__}")

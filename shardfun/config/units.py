@@ -14,6 +14,8 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Final
 
+from shardfun.model.cbor import shown
+
 # Digits are limited so that no text, however long, is turned into a huge integer.
 _QUANTITY: Final = re.compile(r"\s*(\d{1,18}(?:\.\d{1,9})?)\s*([^\W\d_]*)\s*", re.ASCII)
 
@@ -135,7 +137,7 @@ def parse_duration(value: object) -> float:
         ValueError: it is no such text; a plain number is refused, since nothing says what it counts.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
-        msg = f'expected a duration with a unit, got the plain number {value}: write "{value} ms" or "{value} s"'
+        msg = f'expected a duration with a unit, got the plain number {shown(value)}: write "{shown(value)} ms" or "{shown(value)} s"'
         raise ValueError(msg)  # noqa: TRY004 - the units' one kind of error, which the reader of a struct catches
     number, unit = _quantity(value, 'a duration such as "200 ms"')
     if unit not in _SECONDS:
@@ -156,7 +158,7 @@ def parse_size(value: object) -> int:
         raise ValueError(_unit_problem(value, unit, tuple(_BYTES)))
     count = number * _BYTES[unit]
     if count.denominator != 1:
-        raise ValueError(f"expected a whole number of bytes, got {value!r}")
+        raise ValueError(f"expected a whole number of bytes, got {shown(value)}")
     return int(count)
 
 
@@ -183,12 +185,12 @@ def format_size(count: int) -> str:
 def _quantity(value: object, expected: str) -> tuple[Fraction, str]:
     match = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise ValueError(f"expected {expected}, got {value!r}")
+        raise ValueError(f"expected {expected}, got {shown(value)}")
     return Fraction(match[1]), match[2]
 
 
 def _unit_problem(value: object, unit: str, known: tuple[str, ...]) -> str:
-    text = f"expected a unit ({', '.join(known)}), got {value!r}"
+    text = f"expected a unit ({', '.join(known)}), got {shown(value)}"
     meant = _SPELLED_OUT.get(unit.lower())
     if meant in known:
         text += f": write {meant!r}"

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from shardfun.core.function import STATE_KIND
+from shardfun.core.function import STATE_KIND, parse_state_key
+from shardfun.errors import CorruptionError
 from shardfun.model.address import Address
 
 MAP_KIND = b"m"
@@ -54,23 +55,33 @@ def cells_prefix(slot: bytes, kind: bytes, address: Address, name: str) -> bytes
 
 
 def parse_cell_key(key: bytes) -> CellKey | None:
-    """The parts of a stored key; ``None`` for keys of other kinds."""
+    """The parts of a stored key; ``None`` for keys of other kinds.
+
+    Raises:
+        CorruptionError: it is of one of these kinds, and damaged.
+    """
     kind = key[2:3]
     if kind not in {MAP_KIND, BUFFER_KIND, REGISTERED_KIND}:
         return None
-    typename_end = key.index(b"\0", 3)
-    id_start = typename_end + 3
-    id_end = id_start + int.from_bytes(key[typename_end + 1 : id_start], "big")
-    name_end = key.index(b"\0", id_end)
-    address = Address(key[3:typename_end].decode(), key[id_start:id_end].decode())
-    return CellKey(kind, address, key[id_end:name_end].decode(), key[: name_end + 1], key[name_end + 1 :])
+    try:
+        typename_end = key.index(b"\0", 3)
+        id_start = typename_end + 3
+        id_end = id_start + int.from_bytes(key[typename_end + 1 : id_start], "big")
+        name_end = key.index(b"\0", id_end)
+        address = Address(key[3:typename_end].decode(), key[id_start:id_end].decode())
+        return CellKey(kind, address, key[id_end:name_end].decode(), key[: name_end + 1], key[name_end + 1 :])
+    except ValueError as error:
+        raise CorruptionError(f"a stored key is damaged: {key!r:.200}") from error
 
 
 def stored_address(key: bytes) -> Address | None:
-    """The address that has something stored under this key: a record, or a part of a collection."""
+    """The address that has something stored under this key: a record, or a part of a collection.
+
+    Raises:
+        CorruptionError: it is damaged.
+    """
     if key[2:3] == STATE_KIND:
-        typename, _, id = key[3:].partition(b"\0")
-        return Address(typename.decode(), id.decode())
+        return parse_state_key(key)
     found = parse_cell_key(key)
     return None if found is None else found.address
 

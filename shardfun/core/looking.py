@@ -38,6 +38,7 @@ from shardfun.core.registered import KIND, TYPE, VALUE
 from shardfun.core.registry import COLLECTION_KINDS
 from shardfun.errors import CorruptionError, UnknownTargetError, nearest
 from shardfun.model.address import Address
+from shardfun.model.cbor import load_cbor
 from shardfun.model.json_like import json_like, omitted
 from shardfun.model.keyspace import slot_of
 from shardfun.model.ordered_keys import decode_key
@@ -136,8 +137,11 @@ def look(
         record = function.blank(address.id)
         function.fill(record, store.get(record._key))  # noqa: SLF001
         values = function.values_of(record)
-    seen = _Seen(function, address, values, sight.changes, store, now_ms)
-    return seen.answer(wanted)
+    try:
+        return _Seen(function, address, values, sight.changes, store, now_ms).answer(wanted)
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        # Of what the runtime keeps beside the author's values. Nobody has to die for a question.
+        raise CorruptionError(f"the state of {address} is damaged: {error!r:.200}") from error
 
 
 class _Seen:
@@ -360,6 +364,6 @@ def _weight(encoded: bytes) -> int:
 
 def _loads(raw: bytes, what: str) -> Any:
     try:
-        return cbor2.loads(raw)
-    except Exception as error:  # CBOR's semantic tags raise what they like
-        raise CorruptionError(f"{what} is damaged: {error!r:.200}") from error
+        return load_cbor(raw)
+    except ValueError as error:
+        raise CorruptionError(f"{what} is damaged: {error}") from error

@@ -19,6 +19,7 @@ import msgspec
 
 from shardfun.core.dispatch import Dispatcher
 from shardfun.errors import CorruptionError, ProtocolError
+from shardfun.model.cbor import load_cbor
 from shardfun.model.columns import Batch, check_block, dump_blocks
 from shardfun.model.payload import Payloads
 
@@ -175,12 +176,12 @@ def decode_queues(data: bytes) -> Queues:
         CorruptionError: it is not one, or of another format.
     """
     try:
-        plain = cbor2.loads(data)
+        plain = load_cbor(data)
         if type(plain) is dict and type(plain.get("outboxes")) is dict and "mailbox" in plain:
             plain["mailbox"] = _load_blocks(plain["mailbox"])
             plain["outboxes"] = {peer: _load_blocks(blocks) for peer, blocks in plain["outboxes"].items()}
         queues = msgspec.convert(plain, Queues)
-    except (cbor2.CBORDecodeError, msgspec.ValidationError, ProtocolError, ValueError, TypeError, RecursionError) as error:
+    except (ProtocolError, ValueError, TypeError, RecursionError, OverflowError) as error:  # ``ValidationError`` is a ``ValueError``
         msg = f"queues section of a checkpoint: {error}"
         raise CorruptionError(msg) from error
     if queues.format not in READABLE_FORMATS:
@@ -193,7 +194,7 @@ def _load_blocks(raws: Any) -> Any:
     """Encoded blocks to blocks; what is something else is left for the check of the whole."""
     if type(raws) is not list or not all(type(raw) is bytes for raw in raws):
         return raws
-    blocks = [cbor2.loads(raw) for raw in raws]
+    blocks = [load_cbor(raw) for raw in raws]
     for block in blocks:
         check_block(block)
     return blocks

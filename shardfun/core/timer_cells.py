@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import cbor2
-
 from shardfun.core.timer_index import due_of
 from shardfun.errors import CorruptionError, InvocationError
 from shardfun.model.address import Address
+from shardfun.model.cbor import load_cbor
 from shardfun.model.keyspace import slot_of
 
 TOKEN_KIND = b"c"
@@ -31,9 +30,9 @@ class StoredTimer:
     def __init__(self, suffix: bytes, raw: bytes) -> None:
         self.suffix = suffix
         try:
-            self.token, self.typename, self.id, sender_type, sender_id, self.payload_type, self.payload = cbor2.loads(raw)
+            self.token, self.typename, self.id, sender_type, sender_id, self.payload_type, self.payload = load_cbor(raw)
             self.sender = Address(sender_type, sender_id)
-        except (cbor2.CBORDecodeError, ValueError, TypeError, RecursionError) as error:
+        except (ValueError, TypeError) as error:
             msg = f"timer {suffix.hex()}: expected seven values, got {raw[:100]!r}"
             raise CorruptionError(msg) from error
 

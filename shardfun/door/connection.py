@@ -176,6 +176,8 @@ class Exchange:
         if message["type"] == "http.response.start":
             self._head = message
             return
+        if self.finished:  # the protocol has answered in its place, and it has not been cancelled yet
+            return
         wire = self._protocol.connection
         data = b""
         if not self._started:

@@ -71,7 +71,7 @@ class Journal:
             return None
         try:
             job, first, count, form = msgspec.json.decode(text, type=tuple[str, int, int, Form])
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return None
         return Attempt(first, count, form) if job == self._job else None
 

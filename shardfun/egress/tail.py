@@ -99,7 +99,7 @@ class EgressTail:
         self._sleep_s = SLEEP_MIN_S
         partition, line = self._waiting.popleft()
         self._cursors[partition].given += 1
-        return self.event_id, msgspec.json.decode(line)
+        return self.event_id, self._record(partition, line)
 
     def take(self, limit: int) -> list[tuple[str, Any]]:
         """What is there at this moment, or the beginning of it; none if there is nothing new. Blocks on the disk, and needs no Trio.
@@ -113,8 +113,16 @@ class EgressTail:
         while self._waiting and len(found) < limit:
             partition, line = self._waiting.popleft()
             self._cursors[partition].given += 1
-            found.append((self.event_id, msgspec.json.decode(line)))
+            found.append((self.event_id, self._record(partition, line)))
         return found
+
+    def _record(self, partition: int, line: bytes) -> Any:
+        try:
+            return msgspec.json.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            cursor = self._cursors[partition]
+            msg = f"{self._label}: record {cursor.given} in {cursor.folder} is no JSON ({error}): its file is damaged"
+            raise EgressError(msg) from error
 
     @property
     def ready(self) -> bool:

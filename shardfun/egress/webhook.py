@@ -241,7 +241,7 @@ class WebhookEgress:
             answer = self._poster.post(body, self._headers | {"Content-Type": kind, "Idempotency-Key": key})
         except (OSError, http.client.HTTPException) as error:
             text = getattr(error, "strerror", None) or f"{type(error).__name__} {error}".strip()
-            raise self._failed(f"{self._shown_url} cannot be reached: {text}", None) from error
+            raise self._failed(f"{self._shown_url} cannot be reached: {text:.200}", None) from error
         if not 200 <= answer.status < 300:
             self._rejected(key, answer)
         self._next = attempt.first + attempt.records

@@ -296,10 +296,10 @@ class Csv:
             return f"there are only blank lines in the first {RECORD_BYTES} bytes"
         twice = sorted({name for name in row if row.count(name) > 1})
         if twice:
-            return f"column {twice[0]!r} is there twice"
+            return f"column {twice[0]!r:.200} is there twice"
         key_field = self._selection.key_field
         if key_field is not None and key_field not in row:
-            return f"expected the column {key_field!r} of 'partition_by', got {', '.join(map(repr, row))}"
+            return f"expected the column {key_field!r} of 'partition_by', got {', '.join(map(repr, row)):.500}"
         return ""
 
 

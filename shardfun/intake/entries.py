@@ -9,6 +9,7 @@ import cbor2
 import msgspec
 
 from shardfun.errors import PayloadTypeError, ProtocolError
+from shardfun.model.cbor import load_cbor
 from shardfun.model.keyspace import slot_of
 
 LOCAL: Final = "local"
@@ -105,7 +106,8 @@ def slot_of_entry(entry: Entry) -> int:
             return slot_of(entry.key)
 
 
-_KINDS: Final[tuple[type[Any], ...]] = (MessageEntry, RecordEntry, RequestEntry)
+_KINDS: Final[dict[int, type[Any]]] = {0: MessageEntry, 1: RecordEntry, 2: RequestEntry}
+_NUMBERS: Final = {kind: number for number, kind in _KINDS.items()}
 
 
 def encode_entry(entry: Entry) -> bytes:
@@ -115,10 +117,10 @@ def encode_entry(entry: Entry) -> bytes:
         PayloadTypeError: a record holds something that CBOR cannot carry, or this is no entry.
     """
     try:
-        raw = cbor2.dumps([_KINDS.index(type(entry)), *entry])
+        raw = cbor2.dumps([_NUMBERS[type(entry)], *entry])
         if isinstance(entry, RecordEntry):
-            cbor2.loads(raw)  # what is nested too deeply can be written, and not read
-    except (cbor2.CBOREncodeError, cbor2.CBORDecodeError, ValueError, TypeError, RecursionError) as error:
+            load_cbor(raw)  # what is nested too deeply can be written, and not read
+    except (cbor2.CBOREncodeError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise PayloadTypeError(f"a {type(entry).__name__} cannot be encoded: {error}") from error
     return raw
 
@@ -130,9 +132,9 @@ def decode_entry(raw: bytes) -> Entry:
         ProtocolError: it is none.
     """
     try:
-        kind, *fields = cbor2.loads(raw)
-        entry: Entry = _KINDS[kind](*fields)
-    except (cbor2.CBORDecodeError, ValueError, TypeError, IndexError) as error:
+        kind, *fields = load_cbor(raw)
+        entry: Entry = msgspec.convert(fields, _KINDS[kind])
+    except (ValueError, TypeError, LookupError) as error:
         msg = f"intake log: expected an entry of this version of shardfun: {error}"
         raise ProtocolError(msg) from error
     return entry

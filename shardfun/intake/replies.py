@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 import cbor2
+import msgspec
 
 from shardfun.errors import ProtocolError
 from shardfun.intake.entries import INTERNAL, OWNERS
+from shardfun.model.cbor import load_cbor
 from shardfun.model.doors import PublishedPosition
 
 REPLIES: Final = f"{INTERNAL}replies"
@@ -86,8 +88,8 @@ class ReplyStream:
 
 def _decode(raw: bytes) -> ReplyRecord:
     try:
-        return ReplyRecord(*cbor2.loads(raw))
-    except (cbor2.CBORDecodeError, ValueError, TypeError) as error:
+        return msgspec.convert(load_cbor(raw), ReplyRecord)
+    except (ValueError, TypeError) as error:
         msg = f"replies: expected a record of this version of shardfun: {error}"
         raise ProtocolError(msg) from error
 

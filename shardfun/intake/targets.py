@@ -12,6 +12,7 @@ from shardfun.core.dispatch import unknown_target
 from shardfun.core.function import CompiledFunction
 from shardfun.errors import PayloadTypeError
 from shardfun.model.address import EVERY_NAME, ID_BYTES_MAX
+from shardfun.model.cbor import load_cbor
 from shardfun.model.conversion import is_pydantic_model, plain_of, value_of
 from shardfun.model.payload import END_TYPE, SCALARS, Encoded, Payloads, PayloadType, type_name
 from shardfun.sdk.app import App
@@ -225,8 +226,8 @@ def _read(reader: Any, payload: bytes) -> Any:
 
 def _plain(payload: bytes) -> Any:
     try:
-        return cbor2.loads(payload)
-    except (cbor2.CBORDecodeError, ValueError, TypeError) as error:
+        return load_cbor(payload)
+    except ValueError as error:
         raise PayloadTypeError(f"reply: damaged encoding: {error}") from error
 
 

@@ -41,7 +41,7 @@ def check_typename(typename: str) -> str:
         or "*" in typename
     )
     if wrong or len(typename.encode()) > TYPENAME_BYTES_MAX:
-        msg = f"function type {typename!r}: expected 'namespace/name' (one slash, printable, no colon or asterisk), as in 'shop/cart'"
+        msg = f"function type {typename!r:.300}: expected 'namespace/name' (one slash, printable, no colon or asterisk), as in 'shop/cart'"
         raise DefinitionError(msg)
     return typename
 
@@ -77,6 +77,6 @@ def parse_address(text: str) -> Address:
     """
     typename, colon, id = text.partition(":")
     if not colon or not id:
-        msg = f"address {text!r}: expected 'namespace/name:id', as in 'shop/cart:42'"
+        msg = f"address {text!r:.300}: expected 'namespace/name:id', as in 'shop/cart:42'"
         raise DefinitionError(msg)
     return Address(check_typename(typename), id)

@@ -26,6 +26,7 @@ import cbor2
 
 from shardfun.errors import PayloadTypeError, ProtocolError
 from shardfun.model.address import Address
+from shardfun.model.cbor import shown
 from shardfun.model.payload import Encoded, Payloads
 from shardfun.model.scalars import decode_scalars, join_texts, plain_values
 from shardfun.model.upgrade import newer, split_version
@@ -152,7 +153,7 @@ def check_block(block: Any) -> None:
         ProtocolError: it is not a block.
     """
     if type(block) is not list or len(block) != 6 or type(block[0]) is not str or type(block[1]) not in (str, list):
-        msg = f"expected a block of six items that begins with a function type, got {block!r:.80}"
+        msg = f"expected a block of six items that begins with a function type, got {shown(block)}"
         raise ProtocolError(msg)
 
 
@@ -194,7 +195,7 @@ def _decode_senders(sender_types: Any, sender_ids: Any) -> tuple[Sequence[Any] |
 def _texts(item: Any) -> Sequence[str]:
     texts = decode_scalars(item)
     if type(item) is not str and any(type(text) is not str for text in texts):
-        msg = f"expected texts, got {item!r:.80}"
+        msg = f"expected texts, got {shown(item)}"
         raise TypeError(msg)
     return texts
 

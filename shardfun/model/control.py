@@ -12,6 +12,7 @@ import cbor2
 import msgspec
 
 from shardfun.errors import ProtocolError
+from shardfun.model.cbor import load_cbor
 
 CONTROL_BYTES_MAX = 16 << 20
 
@@ -310,7 +311,7 @@ def _decode(raw: bytes, expected: Any) -> Any:
         msg = f"control message of {len(raw)} bytes: expected at most {CONTROL_BYTES_MAX}"
         raise ProtocolError(msg)
     try:
-        return msgspec.convert(cbor2.loads(raw), expected)
-    except (cbor2.CBORDecodeError, msgspec.ValidationError, ValueError, TypeError, RecursionError, OverflowError) as error:
+        return msgspec.convert(load_cbor(raw), expected)
+    except (ValueError, TypeError, RecursionError, OverflowError) as error:  # ``ValidationError`` is one of the first
         msg = f"control message: {error}"
         raise ProtocolError(msg) from error

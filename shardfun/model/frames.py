@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import cbor2
 
 from shardfun.errors import ProtocolError
+from shardfun.model.cbor import load_cbor, shown
 from shardfun.model.columns import block_size, check_block
 
 FRAME_BYTES_MAX = 64 << 20
@@ -77,17 +78,17 @@ def decode_frame(raw: bytes) -> Frame:
         msg = f"frame of {len(raw)} bytes: expected at most {FRAME_BYTES_MAX}"
         raise ProtocolError(msg)
     try:
-        item = cbor2.loads(raw)
-    except (cbor2.CBORDecodeError, ValueError, TypeError, RecursionError, OverflowError, MemoryError) as error:
-        msg = f"frame of {len(raw)} bytes: damaged CBOR: {error}"
+        item = load_cbor(raw)
+    except ValueError as error:
+        msg = f"frame of {len(raw)} bytes: damaged: {error}"
         raise ProtocolError(msg) from error
     if type(item) is not list or len(item) != 4 or type(item[3]) is not list:
-        msg = f"frame: expected [incarnation, sequence, cut, body], got {item!r:.80}"
+        msg = f"frame: expected [incarnation, sequence, cut, body], got {shown(item)}"
         raise ProtocolError(msg)
     incarnation, sequence, cut, body = item
     for number in (incarnation, sequence, cut):
         if type(number) is not int or number < 0:
-            msg = f"frame header: expected numbers from 0, got {item[:3]!r:.80}"
+            msg = f"frame header: expected numbers from 0, got {shown(item[:3])}"
             raise ProtocolError(msg)
     if body and type(body[0]) is str:
         return Frame(incarnation, sequence, cut, _decode_control(cut, body))
@@ -107,5 +108,5 @@ def _decode_control(cut: int, body: list[Any]) -> Barrier | Credit | Hello:
                 return Credit(limit)
             case ["hello", shard, str(nonce)]:
                 return Hello(shard, nonce)
-    msg = f"frame: unknown control body {body!r:.80}"
+    msg = f"frame: unknown control body {shown(body)}"
     raise ProtocolError(msg)

@@ -79,4 +79,7 @@ def _name(key: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+    try:
+        return value.isoformat() if hasattr(value, "isoformat") else str(value)
+    except ValueError:  # of a fraction, or a key, with thousands of digits
+        return f"a {type(value).__name__}, too long to show"

@@ -11,11 +11,11 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-import cbor2
 import msgspec
 
 from shardfun.errors import ConfigurationError, CorruptionError
 from shardfun.model.address import Address
+from shardfun.model.cbor import load_cbor
 from shardfun.model.delta import CHECKPOINT_SEQUENCE_BITS, checkpoint_id, checkpoint_name
 
 INGRESS_RECORD: Final = "ingress record"
@@ -63,7 +63,7 @@ def parse_letter_name(text: str) -> LetterName:
     found = _NAME.fullmatch(text)
     numbers = [int(part) for part in found.groups()] if found else []
     if not found or max(numbers[:3]) >= _WORD or numbers[3] >= 1 << 16:
-        msg = f"dead letter {text!r}: expected a key as 'shardfun dead-letters list' prints it, such as 1.17-3-0"
+        msg = f"dead letter {text!r:.100}: expected a key as 'shardfun dead-letters list' prints it, such as 1.17-3-0"
         raise ConfigurationError(msg)
     return LetterName(checkpoint_id(numbers[0], numbers[1]), numbers[2], numbers[3])
 
@@ -104,13 +104,20 @@ def letter_of(key: bytes, raw: bytes) -> DeadLetter:
             payload=plain(letter["payload"]),
             traceback=str(letter["traceback"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise CorruptionError(f"a dead letter is damaged: {error!r:.200}") from error
 
 
 def is_for_type(raw: bytes, typename: str) -> bool:
-    """Whether a stored letter's target is of that type."""
-    return bool(decoded(raw, "a dead letter")["target"][0] == typename)
+    """Whether a stored letter's target is of that type.
+
+    Raises:
+        CorruptionError: it is no letter.
+    """
+    try:
+        return bool(decoded(raw, "a dead letter")["target"][0] == typename)
+    except (LookupError, TypeError) as error:
+        raise CorruptionError(f"a dead letter is damaged: {error!r:.200}") from error
 
 
 def decoded(raw: bytes, what: str) -> Any:
@@ -120,9 +127,9 @@ def decoded(raw: bytes, what: str) -> Any:
         CorruptionError: it is none.
     """
     try:
-        return cbor2.loads(raw)
-    except Exception as error:  # CBOR's semantic tags raise what they like
-        raise CorruptionError(f"{what} is damaged: {error!r:.200}") from error
+        return load_cbor(raw)
+    except ValueError as error:
+        raise CorruptionError(f"{what} is damaged: {error}") from error
 
 
 def plain(value: Any) -> Any:

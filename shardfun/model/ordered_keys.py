@@ -27,6 +27,7 @@ from shardfun.errors import DefinitionError, PayloadTypeError
 from shardfun.model.conversion import unalias
 
 KEY_BYTES_MAX = 4096  # as of an id
+TUPLE_DEPTH_MAX = 50
 
 _END = 0x00  # of a tuple: before every other part
 _BYTES, _TEXT, _INT, _FLOAT, _FALSE, _TRUE, _UUID, _DATE, _NAIVE, _AWARE, _TUPLE = range(1, 12)
@@ -284,7 +285,7 @@ def decode_key(encoded: bytes) -> Any:
         ValueError: they are no key.
     """
     try:
-        key, end = _read(encoded, 0)
+        key, end = _read(encoded, 0, TUPLE_DEPTH_MAX)
     except (IndexError, struct.error, OverflowError) as error:
         msg = f"damaged key {encoded!r:.100}"
         raise ValueError(msg) from error
@@ -294,7 +295,7 @@ def decode_key(encoded: bytes) -> Any:
     return key
 
 
-def _read(data: bytes, at: int) -> tuple[Any, int]:
+def _read(data: bytes, at: int, depth: int) -> tuple[Any, int]:
     kind = data[at]
     at += 1
     match kind:
@@ -318,9 +319,12 @@ def _read(data: bytes, at: int) -> tuple[Any, int]:
             micros = _WORD.unpack_from(data, at)[0] - _SIGN
             return (_YEAR_ONE + micros * _MICROSECOND).replace(tzinfo=dt.UTC), at + 8
         case 0x0B:
+            if depth == 0:
+                msg = f"damaged key: tuples nested deeper than {TUPLE_DEPTH_MAX}"
+                raise ValueError(msg)
             parts = []
             while data[at] != _END:
-                part, at = _read(data, at)
+                part, at = _read(data, at, depth - 1)
                 parts.append(part)
             return tuple(parts), at + 1
         case _:

@@ -21,6 +21,7 @@ import cbor2
 import msgspec
 
 from shardfun.errors import DefinitionError, PayloadTypeError
+from shardfun.model.cbor import load_cbor
 from shardfun.model.conversion import convertible, plain_of, unalias, union_members, value_of
 from shardfun.model.immutability import is_immutable, record_hints
 from shardfun.model.scalars import columns_of, decode_scalars, encode_any_scalars, encode_scalars, expect_form
@@ -114,8 +115,8 @@ class PayloadType:
             PayloadTypeError: the bytes are not one of this type.
         """
         try:
-            plain = cbor2.loads(data)
-        except (cbor2.CBORDecodeError, ValueError, TypeError) as error:
+            plain = load_cbor(data)
+        except ValueError as error:
             msg = f"{self.name}: damaged encoding: {error}"
             raise PayloadTypeError(msg) from error
         return self.from_plain(plain)

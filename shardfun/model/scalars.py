@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 from cbor2 import CBORTag
 
+from shardfun.model.cbor import shown
+
 INT64_TAG = 79  # RFC 8746: typed array of sint64, little endian
 FLOAT64_TAG = 86  # RFC 8746: typed array of float64, little endian
 COLUMN_VALUES_MAX = 1 << 20  # of a column that is only a number; others are bounded by the size of their frame or file
@@ -91,7 +93,7 @@ def plain_values(data: Any) -> Sequence[Any]:
 def expect_form(data: Any, cls: type[_Form]) -> _Form:
     """``data`` if it is exactly of class ``cls``, else ``TypeError``."""
     if type(data) is not cls:
-        msg = f"expected a column of {cls.__name__}, got {data!r:.80}"
+        msg = f"expected a column of {cls.__name__}, got {shown(data)}"
         raise TypeError(msg)
     return data
 

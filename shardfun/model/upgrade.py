@@ -10,10 +10,10 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import cbor2
 import msgspec
 
 from shardfun.errors import PayloadTypeError
+from shardfun.model.cbor import load_cbor, shown
 from shardfun.model.scalars import plain_values
 
 if TYPE_CHECKING:
@@ -108,9 +108,13 @@ class EarlierType:
         Raises:
             PayloadTypeError: the upgrade failed, or what it gave does not fit.
         """
-        plain: Any = cbor2.loads(item) if type(item) is bytes else item
+        try:
+            plain: Any = load_cbor(item) if type(item) is bytes else item
+        except ValueError as error:
+            msg = f"{self._present.name}: damaged encoding: {error}"
+            raise PayloadTypeError(msg) from error
         if type(plain) is not dict:
-            msg = f"{self._present.name}: expected the fields of version {self._version} by name, got {plain!r:.100}"
+            msg = f"{self._present.name}: expected the fields of version {self._version} by name, got {shown(plain)}"
             raise PayloadTypeError(msg)
         fields: dict[Any, Any] = {self._attributes.get(name, name): value for name, value in plain.items() if self._tag != name}
         fields = self._upgrade.apply(self._version, fields)

@@ -281,7 +281,7 @@ class DataDirectory:
         try:
             with path.open("rb") as file:
                 return msgspec.json.decode(file.read(NODE_BYTES_MAX), type=NodeRecord)
-        except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
+        except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         except OSError as error:
             raise storage_error("read", path, error) from error

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-import cbor2
 import msgspec
+
+from shardfun.model.cbor import load_cbor
 
 _Kind = TypeVar("_Kind")
 
@@ -21,9 +22,9 @@ def load_plain(raw: bytes) -> Any:
         UndecodableError: it is not one.
     """
     try:
-        return cbor2.loads(raw)
-    except Exception as error:  # semantic tags construct objects, which fail in ways that have no common class
-        raise UndecodableError(f"not CBOR: {error!r:.200}") from error
+        return load_cbor(raw)
+    except ValueError as error:
+        raise UndecodableError(f"{error}") from error
 
 
 def load_typed(raw: bytes, kind: type[_Kind]) -> _Kind:
