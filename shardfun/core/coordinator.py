@@ -12,6 +12,7 @@ A little long: the table, the effects and the machine are read together.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -322,9 +323,9 @@ class Coordinator:
             if self._due(now):
                 self.trigger(now)
         elif self.state is State.ALIGNING:
-            if now - self._triggered_at > self._timing.timeout:
+            if now >= self.wake_at:
                 self._abort(f"not prepared after {self._timing.timeout:g} s", now)
-        elif self.state is State.COMMITTING and now - self._repeated_at > self._timing.repeat:
+        elif self.state is State.COMMITTING and now >= self.wake_at:
             self._repeated_at = now
             missing = [shard for shard in range(self._shards) if shard not in self._applied]
             self._broadcast(Complete(self.incarnation, self.complete, self._end), missing)
@@ -334,11 +335,11 @@ class Coordinator:
             return True
         if now < self._not_before and not (self._urgent and self._aborts == 0):
             return False
-        return self.stopping or self._changed or self._urgent or now - self._triggered_at >= self._timing.idle_interval
+        return self.stopping or self._changed or self._urgent or now >= self._triggered_at + self._timing.idle_interval
 
     @property
     def wake_at(self) -> float:
-        """When ``tick`` should be called next, at the latest."""
+        """When ``tick`` has something to do, if nothing else happens before: at that very moment, or it would be asked for ever."""
         if self.state is State.IDLE:
             if self.stopping and self._aborts == 0:
                 return self._triggered_at
@@ -347,7 +348,9 @@ class Coordinator:
             return max(self._not_before, self._triggered_at + self._timing.idle_interval)
         if self.state is State.ALIGNING:
             return self._triggered_at + self._timing.timeout
-        return self._repeated_at + self._timing.repeat
+        if self.state is State.COMMITTING:
+            return self._repeated_at + self._timing.repeat
+        return math.inf  # it waits for messages, deaths or the disk
 
     def trigger(self, now: float) -> int:
         """Start a checkpoint now; its id. Only while idle."""

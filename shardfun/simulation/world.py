@@ -224,7 +224,8 @@ class World:
         if self._around.beside.wake_at < math.inf:
             yield self._around.beside.wake_at
         if self.node.supervisor is not None:
-            yield max(self.node.supervisor.wake_at, self.node.supervisor.asleep_until)
+            if self.node.supervisor.wake_at < math.inf:
+                yield max(self.node.supervisor.wake_at, self.node.supervisor.asleep_until)
             yield from self.node.silence_ends()
         for process in self.node.processes:
             if process is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from shardfun import App, Context, State, Value, value
 from shardfun.core import coordinator as coordinating
 from shardfun.core import membership as members
 from shardfun.core import participant as participating
-from shardfun.core.coordinator import Coordinator, Timing, WriteManifest
+from shardfun.core.coordinator import Coordinator, Send, Timing, WriteManifest
 from shardfun.core.effects import ApplyDelta, WriteDelta
 from shardfun.core.membership import Change, Member, Membership
 from shardfun.core.participant import Phase
@@ -379,3 +380,26 @@ def test_a_death_while_the_manifest_is_written_waits_for_it() -> None:
     machine.manifest_durable(deciding, 3.0)
     assert (machine.state, machine.complete) == (coordinating.State.RECOVERING, deciding)
     assert not any(isinstance(effect, WriteManifest) for effect in machine.take_effects())
+
+
+def test_it_wants_to_be_asked_only_when_something_is_due_and_then_does_it() -> None:
+    machine = Coordinator(1, Timing(interval=0.1, timeout=0.3, idle_interval=0.7, repeat=0.2), 0, [b""], "job")
+    now = 1000.1  # such that adding and subtracting rounds
+    machine.start(now)
+    assert machine.wake_at == math.inf, "the disk will call"
+    machine.incarnation_raised(1)
+    machine.assigned(0)
+    assert machine.wake_at == math.inf, "the shard will call"
+    machine.on_ready(0, Ready(1, {}, []), now)
+    for state in (coordinating.State.ALIGNING, coordinating.State.IDLE, coordinating.State.ALIGNING, coordinating.State.IDLE):
+        now = machine.wake_at
+        machine.tick(now)
+        assert machine.state is state
+    now = machine.wake_at
+    machine.tick(now)
+    machine.on_prepared(0, _prepared(machine.current))
+    assert machine.wake_at == math.inf, "the disk will call"
+    machine.manifest_durable(machine.current, now)
+    machine.take_effects()
+    machine.tick(machine.wake_at)
+    assert [type(effect.message) for effect in machine.take_effects() if isinstance(effect, Send)] == [Complete]
