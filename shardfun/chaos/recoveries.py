@@ -28,7 +28,9 @@ def add_recoveries(report: Report, events: Sequence[dict[str, Any]]) -> None:
 
 def _recovered_ms(fault: Happened, timed: list[tuple[float, dict[str, Any]]]) -> float | None:
     """From the fault to the next time that the node ran again, behind the death of the process that was hit."""
-    behind = [(at, event) for at, event in timed if at >= fault.wall_s - EARLY_S]
+    # A supervisor that is dead when the runner looks has logged what it had to log before.
+    since_s = fault.wall_s if fault.restart else fault.wall_s - EARLY_S
+    behind = [(at, event) for at, event in timed if at >= since_s]
     first = 0
     if not fault.restart:
         died = next((number for number, (_, event) in enumerate(behind) if _tells_death(event, fault.pid)), None)

@@ -27,8 +27,11 @@ from shardfun.model.status import NodeStatus
 from shardfun.supervisor.leftovers import process_start
 
 END_S: Final = 120.0
-REACHED_S: Final = 3.0
+REACHED_S: Final = 30.0
 """A failpoint that nobody has come to after this time is given up."""
+REACHED_CHECKPOINTS: Final = 5
+"""The same after so many more complete checkpoints than it is to be passed."""
+LOOK_S: Final = 0.2
 NO_SPACE: Final = os.strerror(errno.ENOSPC).encode()
 WATCH_S: Final = 0.003
 PROCESS_S: Final = 0.01
@@ -216,25 +219,37 @@ class Chaos:
         serial = armory.arm(point, fault.action, fault.passes)
         if step.when == "recovery":
             self._hit(Fault(Kind.KILL_SHARD, recovered=True, gap_s=0.0, choice=fault.choice), signal.SIGKILL, 0.0)
-        pid = self._taken(point, serial)
+        until = status.checkpoint.completed + fault.passes + REACHED_CHECKPOINTS
+        pid = self._taken(point, serial, REACHED_S, None if step.when == "recovery" else until)
         if pid is None:
             self._silent |= step.when == "publishing"
-            self._report.unreached.append(f"{point}: nobody came there within {REACHED_S:g} s")
+            self._report.unreached.append(f"{point}: nobody came there in time")
             return
         self._note_point(fault, pid, status)
         self._see_to(fault, pid)
 
-    def _taken(self, point: Point, serial: str, within_s: float = REACHED_S) -> int | None:
-        """Wait until somebody has come there; which process."""
+    def _taken(self, point: Point, serial: str, within_s: float, checkpoints: int | None = None) -> int | None:
+        """Wait until somebody has come there; which process.
+
+        Args:
+            checkpoints: give up when so many are complete.
+        """
         armory = self._armory
         assert armory is not None
-        deadline = time.monotonic() + within_s
+        now = time.monotonic()
+        deadline, look_at = now + within_s, now + LOOK_S
         while (pid := armory.taken_by(point, serial)) is None:
             if self._node.ended:
                 break  # it may have come there with its last breath
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if checkpoints is not None and now >= look_at:
+                status = self._node.status()
+                if status is not None and status.checkpoint.completed >= checkpoints:
+                    break
+                look_at = time.monotonic() + LOOK_S
+            if now > deadline:
                 break
-            self._pass_time(time.monotonic() + WATCH_S)
+            self._pass_time(now + WATCH_S)
         return armory.disarm(point, serial) if pid is None else pid
 
     def _see_to(self, fault: Fault, pid: int) -> None:
