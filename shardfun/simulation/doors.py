@@ -50,11 +50,14 @@ class Doors:
     def _closed(self, core: ShardCore) -> bool:
         backlog = core.backlog
         core.check_backlog(backlog)
-        options = self._around.options
+        around = self._around
+        options = around.options
         if self._throttled:
             self._throttled = backlog > options.backlog_low or core.egress_full
         elif backlog > options.backlog_high or core.egress_full:
             self._throttled = True
+            if core.egress_full:
+                around.note(f"shard {self._shard}", "egress is full")
         return self._throttled
 
     def publish(self, core: ShardCore) -> bool:

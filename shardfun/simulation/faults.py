@@ -64,7 +64,7 @@ CALL_BREAKS = 0.01
 CALL_TIMES_OUT = 0.03
 
 
-STEP_FAULTS = ("crash", "supervisor", "power", "drop", "misjudge", "pause", "freeze", "stuck", "jump", "clock", "flip")
+STEP_FAULTS = ("crash", "supervisor", "power", "drop", "misjudge", "pause", "freeze", "stuck", "jump", "clock", "down", "flip")
 """Kinds of which at most one strikes in each step of the world."""
 
 COUNTED_BY_OTHERS = frozenset((*STEP_FAULTS, "point", "cursed", "outage", "rush"))
@@ -214,6 +214,15 @@ class Faults:
     def sink_refuses(self) -> bool:
         """Whether a sink is down just now."""
         return self._happens("sink")
+
+    def sink_error(self, records: int) -> int | None:
+        """A sink fails after it has written some of ``records``: so many. ``None``: it does not."""
+        return self.detail.randint(0, records) if self._happens("sink_error") else None
+
+    @property
+    def down_s(self) -> float:
+        """How long a sink is down: perhaps for many checkpoints."""
+        return self.detail.choice((0.3, 2.0, 20.0))
 
     @property
     def arrives_again(self) -> bool:

@@ -40,6 +40,8 @@ class Rates:
         disk: a step of any other storage job of a real store fails (per job); ``slow``: a job takes a while (per job).
         outage: the power fails while a disk job is under way (per job); ``flip``: a bit of a stored file flips (per step).
         sink: a sink does not take records (per attempt).
+        sink_error: a sink says that it has failed, and has written all, some or none of them (per attempt).
+        down: a sink takes nothing for a while.
         late: a control message arrives once more, later (per message).
         stale: what is in a pipe survives the end of its process.
     """
@@ -64,6 +66,8 @@ class Rates:
     unsynced: float
     stall: float
     sink: float
+    sink_error: float
+    down: float
     late: float
     stale: float
     disk: float = 0.0
@@ -139,6 +143,7 @@ def draw(seed: int, workload: str | None = None) -> Options:
         workload: one of ``WORKLOADS`` instead of the one that the seed would pick; the rest stays the same.
     """
     chance = random.Random(seed * 1_000_003 + 17)
+    more = random.Random(seed * 1_000_003 + 18)  # for what was added later: what was drawn before stays as it is
     drawn = chance.choice(WORKLOADS)
     shards = chance.choice((1, 2, 2, 3, 3, 4, 5))
     window = chance.choice((1, 1, 2, 3, 4))
@@ -157,7 +162,7 @@ def draw(seed: int, workload: str | None = None) -> Options:
             idle_interval=chance.choice((1.0, 4.0)),
             repeat=chance.choice((0.2, 1.5)),
         ),
-        rates=_rates(chance),
+        rates=_rates(chance, more),
         plain_runners=chance.random() < 0.3,
         encoded_deltas=chance.random() < 0.15,
         pipe_frames=window + chance.choice((1, 2, 6)),
@@ -230,7 +235,7 @@ def _limits(chance: random.Random, window: int) -> Limits:
     )
 
 
-def _rates(chance: random.Random) -> Rates:
+def _rates(chance: random.Random, more: random.Random) -> Rates:
     return Rates(
         crash=chance.choice((2e-4, 4e-4, 8e-4)),
         supervisor=chance.choice((0.0, 1e-4, 2e-4)),
@@ -252,6 +257,8 @@ def _rates(chance: random.Random) -> Rates:
         unsynced=0.5,
         stall=chance.choice((0.0, 0.2)),
         sink=chance.choice((0.02, 0.4)),
+        sink_error=more.choice((0.0, 0.02, 0.2)),
+        down=more.choice((0.0, 2e-4, 6e-4)),
         late=chance.choice((0.02, 0.1, 0.3)),
         stale=chance.choice((0.4, 0.9)),
     )

@@ -6,6 +6,7 @@ Three steps, so that a process can die between any two of them, with a part of t
 from __future__ import annotations
 
 from shardfun.core.shard import ShardCore
+from shardfun.errors import EgressError
 from shardfun.simulation.surroundings import Surroundings
 
 RECORDS_MAX = 5
@@ -35,21 +36,37 @@ class Publisher:
     def step(self, core: ShardCore) -> bool:
         """The next of the three steps; whether there was one."""
         if not self._records:
+            if self._sink.down_until > self._around.trace.now:
+                return False
             self._records = core.egress[self._egress].publishable(self._around.chance.randint(1, RECORDS_MAX))
             if self._records:
                 self._around.note(self._who, "publishing", f"{len(self._records)} of {self._egress}")
             return bool(self._records)
         if not self._handed_over:
-            if self._around.faults.sink_refuses:
-                self._records = []
+            if not self._hand_over():
+                self._records = []  # asked again later, perhaps with more
                 return True
-            self._sink.publish(self._records)
             self._handed_over = True
             self._around.note(self._who, "published", f"{len(self._records)} of {self._egress}")
             return True
         count, self._records, self._handed_over = len(self._records), [], False
         core.published(self._egress, count)
         self._around.note(self._who, "publish noted", f"{count} of {self._egress}")
+        return True
+
+    def _hand_over(self) -> bool:
+        """Whether the sink has taken the records."""
+        around = self._around
+        if self._sink.down_until > around.trace.now:
+            around.note(self._who, "sink is down", self._egress)
+            return False
+        if around.faults.sink_refuses:
+            return False
+        try:
+            self._sink.publish(self._records, around.faults.sink_error(len(self._records)))
+        except EgressError as error:
+            around.note(self._who, "sink fails", str(error))
+            return False
         return True
 
     def drained(self, core: ShardCore) -> bool:

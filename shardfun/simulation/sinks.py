@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from shardfun.errors import EgressError
 from shardfun.model.doors import PublishedPosition
 from shardfun.simulation.violation import wrong
 
@@ -24,6 +25,8 @@ class Sink:
     def __init__(self, name: str, complete: list[bytes], *, counts: bool) -> None:
         self.records: list[bytes] = []
         self.repeated = 0
+        self.down_until = 0.0
+        """Until then it takes nothing; virtual seconds."""
         self._name = name
         self._complete = complete
         self._counts = counts
@@ -37,8 +40,22 @@ class Sink:
         self._next = published.records + there
         return there
 
-    def publish(self, records: Sequence[bytes]) -> None:
-        """Append records, or compare them with what is there."""
+    def publish(self, records: Sequence[bytes], fails_after: int | None = None) -> None:
+        """Append records, or compare them with what is there.
+
+        Args:
+            fails_after: it has written so many when it fails.
+
+        Raises:
+            EgressError: it has failed. As far as anybody knows nothing was written, and the same records come again.
+        """
+        before = self._next
+        self._append(records if fails_after is None else records[:fails_after])
+        if fails_after is not None:
+            self._next = before
+            raise EgressError(f"{self._name}: failed after {fails_after} of {len(records)} records")
+
+    def _append(self, records: Sequence[bytes]) -> None:
         for record in records:
             number = self._next
             if number >= len(self._complete) or self._complete[number] != record:

@@ -227,6 +227,7 @@ class World:
             if self.node.supervisor.wake_at < math.inf:
                 yield max(self.node.supervisor.wake_at, self.node.supervisor.asleep_until)
             yield from self.node.silence_ends()
+        yield from (sink.down_until for sink in self._around.sinks.values() if sink.down_until > self.trace.now)
         for process in self.node.processes:
             if process is None:
                 continue
@@ -342,6 +343,8 @@ class World:
                 return self.node.freeze(shard, self.faults.freeze_share * self.options.silence_s)
             case "jump":
                 return self._pass_timeout()
+            case "down":
+                return self._sink_goes_down()
             case "clock":
                 by_s = self.faults.clock_set_s
                 self._around.clock.set(by_s)
@@ -351,6 +354,14 @@ class World:
                 return self._flip()
             case _:
                 raise AssertionError(fault)
+
+    def _sink_goes_down(self) -> bool:
+        sinks = list(self._around.sinks.values())
+        if not sinks:
+            return False
+        sinks[self.faults.detail.randrange(len(sinks))].down_until = self.trace.now + self.faults.down_s
+        self.trace.note("world", "sink goes down")
+        return True
 
     def _pass_timeout(self) -> bool:
         """A checkpoint that is undecided takes longer than it may."""
@@ -396,6 +407,8 @@ class World:
         self.trace.note("world", "heals")
         self.faults.heal()
         self.node.wake_up()
+        for sink in self._around.sinks.values():
+            sink.down_until = 0.0
         self._around.open_share = 1.0
         self._shard_table = _table([(shard, min(speed, HEALED_SPEED_MAX)) for shard, speed in enumerate(self.options.speeds)])
         self._agenda = Agenda(dict.fromkeys(PACES, 1.0))
