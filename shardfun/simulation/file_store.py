@@ -53,9 +53,7 @@ class FileStore:
     @property
     def applied(self) -> int:
         """The checkpoint that is in the key-value store as a whole."""
-        if self._store is not None:
-            self._applied = self._store.applied
-        return self._applied
+        return self._applied if self._store is None else self._store.applied
 
     def get(self, key: bytes) -> bytes | None:
         """See ``StateStore``."""
@@ -141,6 +139,8 @@ class FileStore:
 
     def crash(self) -> None:
         """The process is killed. What it had written stays, fsynced or not, since the operating system lives on."""
+        if self._store is not None:
+            self._applied = self._store.applied
         if self._files is not None:
             self._files.kill()
         self._files = self._store = None
