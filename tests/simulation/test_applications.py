@@ -21,6 +21,7 @@ from shardfun.simulation.world import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 Load = Callable[..., AppPlan]
+RECORDS = 60
 
 
 @pytest.fixture
@@ -30,10 +31,10 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     before = set(sys.modules)
 
-    def put(source: str, **more: str) -> AppPlan:
+    def put(source: str, check: str = "") -> AppPlan:
         module = f"simulated_{random.getrandbits(60):x}"
         (tmp_path / f"{module}.py").write_text(source, encoding="utf-8")
-        return AppPlan(f"{module}:app", **{name: text.replace("MODULE", module) for name, text in more.items()})
+        return AppPlan(f"{module}:app", check=check.replace("MODULE", module), records=RECORDS)
 
     yield put
     for name in set(sys.modules) - before:
@@ -107,19 +108,19 @@ def test_checks_of_the_user_are_asked(load: Load, check: str, kind: str, said: s
 
 
 @pytest.mark.parametrize(
-    ("source", "more", "said"),
+    ("source", "check", "said"),
     [
-        (simulated_apps.NO_INPUT, {}, "expected --config FILE"),
-        (simulated_apps.CHECKS, {}, "has several simulations: invariant_fails, check_fails"),
-        (simulated_apps.CHECKS, {"check": "MODULE:other"}, "it is of 'other'"),
-        (simulated_apps.CHECKS, {"check": "MODULE:nothing"}, "expected a shardfun.testing.Simulation, got int"),
-        (simulated_apps.CHECKS, {"check": "no_such_module:x"}, "cannot be imported"),
+        (simulated_apps.NO_INPUT, "", "expected --config FILE"),
+        (simulated_apps.CHECKS, "", "has several simulations: invariant_fails, check_fails"),
+        (simulated_apps.CHECKS, "MODULE:other", "it is of 'other'"),
+        (simulated_apps.CHECKS, "MODULE:nothing", "expected a shardfun.testing.Simulation, got int"),
+        (simulated_apps.CHECKS, "no_such_module:x", "cannot be imported"),
     ],
 )
-def test_what_does_not_fit_is_told(load: Load, source: str, more: dict[str, str], said: str) -> None:
+def test_what_does_not_fit_is_told(load: Load, source: str, check: str, said: str) -> None:
     """One line: what was expected, what to do."""
     with pytest.raises(Exception, match=said):
-        find_subject(load(source, **more))
+        find_subject(load(source, check))
 
 
 def test_records_come_from_files(load: Load, tmp_path: Path) -> None:
