@@ -10,15 +10,14 @@ lost with the power) is kept as far as it is whole, as a new file that is synced
 
 from __future__ import annotations
 
-import fcntl
 import itertools
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from shardfun.errors import CorruptionError, DirectoryInUseError, StorageError
+from shardfun.intake.log_disk import REAL_LOG_DISK, LogDisk
 from shardfun.intake.log_files import (
     CONTENT_BYTES_MAX,
     GROUP_BYTES,
@@ -45,7 +44,6 @@ from shardfun.state.files import (
     storage_error,
     sync_directory,
 )
-from shardfun.state.filesystem import FILE_MODE
 
 SEGMENT_BYTES: Final = 16 << 20
 """A segment that is longer gets no more groups."""
@@ -54,9 +52,9 @@ DURABLE: Final = "durable"
 CONSUMED: Final = "consumed"
 
 
-def log_exists(folder: Path) -> bool:
+def log_exists(folder: Path, disk: LogDisk = REAL_LOG_DISK) -> bool:
     """Whether there is a log."""
-    return (folder / DURABLE).exists()
+    return disk.exists(folder / DURABLE)
 
 
 def frame_bytes(content: bytes) -> int:
@@ -72,11 +70,12 @@ class LogWriter:
         segment_bytes: after which a new file begins.
     """
 
-    def __init__(self, folder: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(self, folder: Path, segment_bytes: int = SEGMENT_BYTES, disk: LogDisk = REAL_LOG_DISK) -> None:
         self.folder = folder
         self.durable = 0
         """Up to here everything is on the disk."""
         self._segment_bytes = segment_bytes
+        self._disk = disk
         self._mark: int | None = None
         self._file: int | None = None
         self._start = 0
@@ -91,12 +90,12 @@ class LogWriter:
             StorageError: it cannot be read or written.
         """
         assert self._mark is None, "the log is open already"
-        make_directory(self.folder)
+        make_directory(self.folder, self._disk)
         path = self.folder / DURABLE
         try:
-            self._mark = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
-            fcntl.flock(self._mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mark = read_mark(self._mark) or NO_MARK
+            self._mark = self._disk.open(path, write=True, create=True)
+            self._disk.lock(self._mark)
+            mark = read_mark(self._mark, self._disk) or NO_MARK
         except BlockingIOError as error:
             self.close()
             raise DirectoryInUseError(f"{self.folder}: another process writes this intake log", errno=error.errno) from error
@@ -104,10 +103,10 @@ class LogWriter:
             self.close()
             raise storage_error("lock", path, error) from error
         try:
-            remove_temporaries(self.folder)
+            remove_temporaries(self.folder, self._disk)
             self._recover(mark)
             self._announce(sync=True)
-            sync_directory(self.folder)
+            sync_directory(self.folder, self._disk)
         except StorageError:
             self.close()
             raise
@@ -116,7 +115,7 @@ class LogWriter:
             raise storage_error("write", path, error) from error
 
     def _recover(self, mark: Mark) -> None:
-        starts = segments(self.folder)
+        starts = segments(self.folder, self._disk)
         if not starts:
             if mark.offset:
                 raise CorruptionError(
@@ -126,13 +125,13 @@ class LogWriter:
             return
         for start, following in itertools.pairwise(starts):
             path = segment_path(self.folder, start)
-            if file_bytes(path) < following - start:
-                raise damaged(path, file_bytes(path))
+            if file_bytes(path, self._disk) < following - start:
+                raise damaged(path, file_bytes(path, self._disk))
         last = starts[-1]
         path = segment_path(self.folder, last)
-        content = read_range(path, 0, file_bytes(path))
+        content = read_range(path, 0, file_bytes(path, self._disk), self._disk)
         _, end = whole_frames(content, last)
-        consumed = load_mark(self.folder / CONSUMED) or NO_MARK  # what was read was durable
+        consumed = load_mark(self.folder / CONSUMED, self._disk) or NO_MARK  # what was read was durable
         synced = max(mark.offset, consumed.offset, last)
         if end < synced or group_behind(content, end - last, last) is not None:
             raise damaged(path, end - last)
@@ -145,23 +144,27 @@ class LogWriter:
     def _continue(self, path: Path, start: int, size: int) -> None:
         """Go on in the last segment."""
         try:
-            self._file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            self._file = self._disk.open(path, write=True)
             self._start = start
             if size > self.durable - start:
-                os.ftruncate(self._file, self.durable - start)
-                os.fsync(self._file)
+                self._disk.truncate(self._file, self.durable - start)
+                self._disk.fsync(self._file)
         except OSError as error:
             raise storage_error("cut", path, error) from error
 
     def _move(self, path: Path, start: int, synced: int, tail: bytes) -> None:
         """Write what is whole behind the mark into a file of its own, which may replace the last one."""
         moved = segment_path(self.folder, synced)
-        with durable_file(moved) as write:
+        with durable_file(moved, disk=self._disk) as write:
             write(tail)
         try:
             if synced > start:
-                os.truncate(path, synced - start)
-            self._file = os.open(moved, os.O_WRONLY | os.O_CLOEXEC)
+                old = self._disk.open(path, write=True)
+                try:
+                    self._disk.truncate(old, synced - start)
+                finally:
+                    self._disk.close(old)
+            self._file = self._disk.open(moved, write=True)
         except OSError as error:
             raise storage_error("cut", path, error) from error
         self._start = synced
@@ -183,9 +186,9 @@ class LogWriter:
             offset += frame_bytes(content)
         try:
             file = self._file_for_more()
-            _write_at(file, b"".join(parts), self.durable - self._start)
-            os.fdatasync(file)
-            write_mark(self._mark, Mark(offset, self._start))
+            _write_at(self._disk, file, b"".join(parts), self.durable - self._start)
+            self._disk.sync_data(file)
+            write_mark(self._mark, Mark(offset, self._start), self._disk)
         except OSError as error:
             path = segment_path(self.folder, self.durable if self._file is None else self._start)
             self._give_up_file()
@@ -195,14 +198,15 @@ class LogWriter:
 
     def _file_for_more(self) -> int:
         if self._file is not None and self.durable - self._start >= self._segment_bytes:
-            os.close(self._file)
+            self._disk.close(self._file)
             self._file = None
         if self._file is None:
             path = segment_path(self.folder, self.durable)
-            path.unlink(missing_ok=True)  # of this name only if its first write failed: nothing in it was ever announced
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+            with suppress(FileNotFoundError):
+                self._disk.unlink(path)  # of this name only if its first write failed: nothing in it was ever announced
+            self._file = self._disk.create(path)
             self._start = self.durable
-            _sync_folder(self.folder)
+            self._disk.sync_folder(self.folder)
             self._announce(sync=True)
         return self._file
 
@@ -211,43 +215,34 @@ class LogWriter:
         if self._file is None:
             return
         with suppress(OSError):
-            os.ftruncate(self._file, self.durable - self._start)
-            os.fsync(self._file)  # else it might be back after a power cut
-        os.close(self._file)
+            self._disk.truncate(self._file, self.durable - self._start)
+            self._disk.fsync(self._file)  # else it might be back after a power cut
+        self._disk.close(self._file)
         self._file = None
 
     def _announce(self, *, sync: bool) -> None:
         assert self._mark is not None
-        write_mark(self._mark, Mark(self.durable, self._start))
+        write_mark(self._mark, Mark(self.durable, self._start), self._disk)
         if sync:  # now and then, so that a power cut finds it not far behind
-            os.fdatasync(self._mark)
+            self._disk.sync_data(self._mark)
 
     def close(self) -> None:
         """Give everything up. Safe to call twice."""
         if self._mark is not None:
             with suppress(OSError):
-                os.fdatasync(self._mark)
+                self._disk.sync_data(self._mark)
             with suppress(OSError):
-                fcntl.flock(self._mark, fcntl.LOCK_UN)  # a process forked meanwhile has the same lock, and would keep it
-            os.close(self._mark)
+                self._disk.unlock(self._mark)  # a process forked meanwhile has the same lock, and would keep it
+            self._disk.close(self._mark)
             self._mark = None
         if self._file is not None:
-            os.close(self._file)
+            self._disk.close(self._file)
             self._file = None
 
 
-def _write_at(descriptor: int, data: bytes, position: int) -> None:
+def _write_at(disk: LogDisk, descriptor: int, data: bytes, position: int) -> None:
     rest = memoryview(data)
     while rest:
-        written = os.pwrite(descriptor, rest, position)
+        written = disk.write_at(descriptor, rest, position)
         rest = rest[written:]
         position += written
-
-
-def _sync_folder(folder: Path) -> None:
-    """As ``sync_directory``, with the bare error: the caller adds its own words."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

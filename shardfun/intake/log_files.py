@@ -12,7 +12,6 @@ durable once (the later one was written after its fsync): that is corruption, an
 from __future__ import annotations
 
 import itertools
-import os
 import re
 import struct
 import zlib
@@ -21,8 +20,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from shardfun.errors import CorruptionError
+from shardfun.intake.log_disk import REAL_LOG_DISK, LogDisk
 from shardfun.state.files import remove_file, storage_error
-from shardfun.state.filesystem import FILE_MODE
 
 HEAD: Final = struct.Struct(">IIH")
 """Of a frame: length of the content, checksum, slot."""
@@ -121,14 +120,14 @@ def segment_path(folder: Path, start: int) -> Path:
     return folder / f"segment-{start:016x}"
 
 
-def segments(folder: Path) -> list[int]:
+def segments(folder: Path, disk: LogDisk = REAL_LOG_DISK) -> list[int]:
     """Where the segments of a log begin, in order; none if there is no log.
 
     Raises:
         StorageError: the folder cannot be read.
     """
     try:
-        names = [entry.name for entry in folder.iterdir()]
+        names = disk.names(folder)
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -136,49 +135,47 @@ def segments(folder: Path) -> list[int]:
     return sorted(int(found[1], 16) for name in names if (found := _NAME.fullmatch(name)))
 
 
-def trim(folder: Path, offset: int) -> int:
+def trim(folder: Path, offset: int, disk: LogDisk = REAL_LOG_DISK) -> int:
     """Remove the segments that end at or before ``offset``, never the last one; how many.
 
     Raises:
         StorageError: one of them cannot be removed.
     """
-    starts = segments(folder)
+    starts = segments(folder, disk)
     doomed = [start for start, end in itertools.pairwise(starts) if end <= offset]
     for start in doomed:
-        remove_file(segment_path(folder, start))
+        remove_file(segment_path(folder, start), disk)
     return len(doomed)
 
 
-def scan(folder: Path, start: int, end: int) -> Iterator[Frame]:
+def scan(folder: Path, start: int, end: int, disk: LogDisk = REAL_LOG_DISK) -> Iterator[Frame]:
     """All frames between two offsets, without those that begin groups.
 
     Raises:
         CorruptionError: a frame is damaged or missing.
         StorageError: a file cannot be read.
     """
-    starts = segments(folder)
+    starts = segments(folder, disk)
     for index, first in enumerate(starts):
         limit = min(end, starts[index + 1]) if index + 1 < len(starts) else end
         at = max(start, first)
         if at >= limit:
             continue
         path = segment_path(folder, first)
-        found, reached = whole_frames(read_range(path, at - first, limit - at), at)
+        found, reached = whole_frames(read_range(path, at - first, limit - at, disk), at)
         if reached != limit:
             raise damaged(path, reached - first)
         yield from (item for item in found if item.slot != GROUP_SLOT)
 
 
-def read_range(path: Path, position: int, length: int) -> bytes:
+def read_range(path: Path, position: int, length: int, disk: LogDisk = REAL_LOG_DISK) -> bytes:
     """Up to ``length`` bytes of a file.
 
     Raises:
         StorageError: it cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            file.seek(position)
-            return file.read(length)
+        return disk.read(path, position, length)
     except OSError as error:
         raise storage_error("read", path, error) from error
 
@@ -192,16 +189,16 @@ def damaged(path: Path, position: int) -> CorruptionError:
 
 
 # ---- marks ---------------------------------------------------------------------------------------------------------------
-def write_mark(descriptor: int, mark: Mark) -> None:
+def write_mark(descriptor: int, mark: Mark, disk: LogDisk = REAL_LOG_DISK) -> None:
     """Put a mark into an open file. Not durable; may raise ``OSError``."""
     head = _MARK.pack(_MARK_MAGIC, *mark)
-    os.pwrite(descriptor, head + _SUM.pack(zlib.crc32(head)), 0)
+    disk.write_at(descriptor, head + _SUM.pack(zlib.crc32(head)), 0)
 
 
-def read_mark(descriptor: int) -> Mark | None:
+def read_mark(descriptor: int, disk: LogDisk = REAL_LOG_DISK) -> Mark | None:
     """The mark in an open file; ``None``: there is none, or it is damaged. May raise ``OSError``."""
     for _ in range(_MARK_TRIES):  # it may be read in the middle of a write
-        raw = os.pread(descriptor, _MARK.size + _SUM.size, 0)
+        raw = disk.read_at(descriptor, _MARK.size + _SUM.size, 0)
         if len(raw) < _MARK.size + _SUM.size:
             return None
         magic, offset, segment = _MARK.unpack_from(raw)
@@ -210,37 +207,37 @@ def read_mark(descriptor: int) -> Mark | None:
     return None
 
 
-def load_mark(path: Path) -> Mark | None:
+def load_mark(path: Path, disk: LogDisk = REAL_LOG_DISK) -> Mark | None:
     """The mark in a file; ``None``: there is none, or it is damaged.
 
     Raises:
         StorageError: it cannot be read.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = disk.open(path)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise storage_error("read", path, error) from error
     try:
-        return read_mark(descriptor)
+        return read_mark(descriptor, disk)
     except OSError as error:
         raise storage_error("read", path, error) from error
     finally:
-        os.close(descriptor)
+        disk.close(descriptor)
 
 
-def save_mark(path: Path, mark: Mark) -> None:
+def save_mark(path: Path, mark: Mark, disk: LogDisk = REAL_LOG_DISK) -> None:
     """Put a mark into a file of an existing folder. Not durable.
 
     Raises:
         StorageError: it cannot be written.
     """
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        descriptor = disk.open(path, write=True, create=True)
         try:
-            write_mark(descriptor, mark)
+            write_mark(descriptor, mark, disk)
         finally:
-            os.close(descriptor)
+            disk.close(descriptor)
     except OSError as error:
         raise storage_error("write", path, error) from error

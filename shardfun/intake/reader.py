@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_right
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +10,7 @@ from shardfun.errors import CorruptionError, ProtocolError
 from shardfun.intake.bells import Bell
 from shardfun.intake.entries import Entry, decode_entry
 from shardfun.intake.log import DURABLE
+from shardfun.intake.log_disk import REAL_LOG_DISK, LogDisk
 from shardfun.intake.log_files import (
     GROUP_SLOT,
     HEAD,
@@ -47,8 +47,9 @@ class LogReader:
         bell: rings when the log has grown.
     """
 
-    def __init__(self, folder: Path, slots: tuple[int, int], bell: Bell) -> None:
+    def __init__(self, folder: Path, slots: tuple[int, int], bell: Bell, disk: LogDisk = REAL_LOG_DISK) -> None:
         self._folder = folder
+        self._disk = disk
         self._low, self._high = slots
         self._bell = bell
         self._offset = 0
@@ -88,9 +89,9 @@ class LogReader:
         self.close()
         self._offset = self._end = position or 0
         self._heard, self._look_at = -1, 0.0
-        starts = segments(self._folder)
+        starts = segments(self._folder, self._disk)
         first = starts[0] if starts else 0
-        end = starts[-1] + file_bytes(segment_path(self._folder, starts[-1])) if starts else 0
+        end = starts[-1] + file_bytes(segment_path(self._folder, starts[-1]), self._disk) if starts else 0
         if not first <= self._offset <= end:
             raise CorruptionError(
                 f"{self._folder}: the last checkpoint has read this intake log up to byte {self._offset}, and it has bytes {first} to "
@@ -128,7 +129,7 @@ class LogReader:
         """Close the files. Safe to call twice."""
         for descriptor in (self._file, self._mark_file):
             if descriptor is not None:
-                os.close(descriptor)
+                self._disk.close(descriptor)
         self._file = self._mark_file = None
         self._segment = self._newest = -1
         self._buffer, self._buffer_at = b"", 0
@@ -154,8 +155,8 @@ class LogReader:
         path = self._folder / DURABLE
         try:
             if self._mark_file is None:
-                self._mark_file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            return read_mark(self._mark_file)
+                self._mark_file = self._disk.open(path)
+            return read_mark(self._mark_file, self._disk)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -186,7 +187,7 @@ class LogReader:
         parts: list[bytes] = []
         position = self._offset - self._segment
         try:
-            while length > 0 and (part := os.pread(self._file, length, position)):
+            while length > 0 and (part := self._disk.read_at(self._file, length, position)):
                 parts.append(part)
                 position += len(part)
                 length -= len(part)
@@ -199,7 +200,7 @@ class LogReader:
         if self._segment == self._newest and self._file is not None:
             return self._end
         if self._file is None or self._offset >= self._segment_end:
-            starts = segments(self._folder)
+            starts = segments(self._folder, self._disk)
             index = bisect_right(starts, self._offset) - 1
             if index < 0:
                 raise CorruptionError(
@@ -212,11 +213,11 @@ class LogReader:
 
     def _open_file(self, start: int) -> None:
         if self._file is not None:
-            os.close(self._file)
+            self._disk.close(self._file)
             self._file = None
         path = segment_path(self._folder, start)
         try:
-            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._file = self._disk.open(path)
         except OSError as error:
             raise storage_error("read", path, error) from error
         self._segment = start

@@ -10,6 +10,7 @@ from typing import Any
 from shardfun.errors import StorageError
 from shardfun.intake.entries import OWNERS, ingress_name
 from shardfun.intake.log import CONSUMED, log_exists
+from shardfun.intake.log_disk import REAL_LOG_DISK, LogDisk
 from shardfun.intake.log_files import Mark, save_mark, trim
 from shardfun.state.manifest import MANIFESTS_KEPT
 from shardfun.telemetry.node_log import NodeLog
@@ -32,8 +33,9 @@ class IntakeKeeper:
     ``consumed``: by owner, the offset up to which all shards have read as of the last complete checkpoint.
     """
 
-    def __init__(self, folder: Path, positions: Mapping[str, Sequence[Any]]) -> None:
+    def __init__(self, folder: Path, positions: Mapping[str, Sequence[Any]], disk: LogDisk = REAL_LOG_DISK) -> None:
         self._folder = folder
+        self._disk = disk
         self.consumed = {owner: min((at or 0 for at in positions.get(ingress_name(owner), ())), default=0) for owner in OWNERS}
         self._told: dict[str, int] = {}
         self._trimmed = dict.fromkeys(OWNERS, 0)
@@ -59,13 +61,13 @@ class IntakeKeeper:
         for owner in OWNERS:
             folder = self._folder / owner
             try:
-                if not log_exists(folder):
+                if not log_exists(folder, self._disk):
                     continue
                 if self._told.get(owner) != consumed[owner]:
-                    save_mark(folder / CONSUMED, Mark(consumed[owner], 0))
+                    save_mark(folder / CONSUMED, Mark(consumed[owner], 0), self._disk)
                     self._told[owner] = consumed[owner]
                 if len(self._kept) == MANIFESTS_KEPT:
-                    trim(folder, oldest[owner])
+                    trim(folder, oldest[owner], self._disk)
                     self._trimmed[owner] = oldest[owner]
             except StorageError as error:  # nothing is lost; it is done again after the next checkpoint
                 log.warning("intake log cannot be trimmed", owner=owner, error=str(error))

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from shardfun.errors import CorruptionError, DirectoryInUseError, StorageError
 from shardfun.intake.log import CONSUMED, DURABLE, LogWriter
+from shardfun.intake.log_disk import RealLogDisk
 from shardfun.intake.log_files import (
     GROUP_BYTES,
     GROUP_SLOT,
@@ -211,7 +212,7 @@ def test_after_a_refusal_nothing_is_lost_and_the_log_goes_on(
     def refuse(*_: Any, **__: Any) -> Any:
         raise OSError(number, os.strerror(number))
 
-    def half(descriptor: int, data: bytes, position: int) -> None:
+    def half(_disk: RealLogDisk, descriptor: int, data: bytes, position: int) -> None:
         os.pwrite(descriptor, data[: len(data) // 2], position)
         refuse()
 
@@ -219,11 +220,11 @@ def test_after_a_refusal_nothing_is_lost_and_the_log_goes_on(
         if step == "write":
             patch.setattr("shardfun.intake.log._write_at", half)
         elif step == "sync":
-            patch.setattr("shardfun.intake.log.os.fdatasync", refuse)
+            patch.setattr(RealLogDisk, "sync_data", refuse)
         elif step == "mark":
             patch.setattr("shardfun.intake.log.write_mark", refuse)
         else:
-            patch.setattr("shardfun.intake.log._sync_folder", refuse)
+            patch.setattr(RealLogDisk, "sync_folder", refuse)
         for _ in range(3):
             with pytest.raises(StorageError) as caught:
                 writer.append([(1, b"refused")])
@@ -244,8 +245,8 @@ def test_a_refused_write_that_cannot_be_cut_off_is_not_read(tmp_path: Path, monk
         raise OSError(errno.EIO, "no")
 
     with monkeypatch.context() as patch:
-        patch.setattr("shardfun.intake.log.os.fdatasync", refuse)
-        patch.setattr("shardfun.intake.log.os.ftruncate", refuse)
+        patch.setattr(RealLogDisk, "sync_data", refuse)
+        patch.setattr(RealLogDisk, "truncate", refuse)
         with pytest.raises(StorageError):
             writer.append([(1, b"refused")])
     writer.append([(1, b"another")])
