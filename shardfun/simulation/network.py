@@ -12,10 +12,19 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable
+from enum import Enum, auto
 from typing import NamedTuple
 
 Channel = tuple[int, int]
 """``(sender, receiver)``"""
+
+
+class News(Enum):
+    """What a shard may have something to do for: there is a frame, room for one, or a control message."""
+
+    FRAME = auto()
+    ROOM = auto()
+    CONTROL = auto()
 
 
 class InPipe(NamedTuple):
@@ -34,8 +43,8 @@ class Network:
 
     def __init__(self, shards: int, capacity: int) -> None:
         self._capacity = capacity
-        self.wake: Callable[[int], None] = lambda _shard: None
-        """Called with a shard that may have something to do now."""
+        self.wake: Callable[[int, News], None] = lambda _shard, _news: None
+        """Called with a shard that may have something to do now, and why."""
         self.pipes: dict[Channel, deque[InPipe]] = {
             (sender, receiver): deque() for sender in range(shards) for receiver in range(shards) if sender != receiver
         }
@@ -50,13 +59,13 @@ class Network:
     def send(self, channel: Channel, incarnation: int, raw: bytes, *, data: bool) -> None:
         """Put a frame into a pipe; ``data``: it holds messages."""
         self.pipes[channel].append(InPipe(incarnation, raw))
-        self.wake(channel[1])
+        self.wake(channel[1], News.FRAME)
         if data:
             self._sent.setdefault((incarnation, channel), []).append(raw)
 
     def take(self, channel: Channel) -> InPipe:
         """Take the oldest frame out of a pipe. It must not be empty."""
-        self.wake(channel[0])
+        self.wake(channel[0], News.ROOM)
         return self.pipes[channel].popleft()
 
     def note_received(self, channel: Channel, incarnation: int) -> None:
@@ -82,7 +91,7 @@ class Network:
     def cut_tail(self, channel: Channel, frames: int) -> None:
         """The last ``frames`` frames of a pipe are lost."""
         pipe = self.pipes[channel]
-        self.wake(channel[0])
+        self.wake(channel[0], News.ROOM)
         for _ in range(min(frames, len(pipe))):
             lost = pipe.pop()
             self._broken[lost.incarnation, channel] = None

@@ -39,7 +39,7 @@ from shardfun.model.control import (
 from shardfun.model.delta import checkpoint_name
 from shardfun.simulation.disk import JOB, StoredManifest
 from shardfun.simulation.file_store import AnyStore
-from shardfun.simulation.network import Late
+from shardfun.simulation.network import Late, News
 from shardfun.simulation.surroundings import Surroundings
 
 WHO = "supervisor"
@@ -191,7 +191,7 @@ class Supervisor:
                 if isinstance(message, Trigger) and message.incarnation == self.coordinator.incarnation and shard == 0:
                     around.checker.triggered(message.checkpoint, self._stores)
                 around.controls.to_shard[shard].append(raw)
-                around.network.wake(shard)
+                around.network.wake(shard, News.CONTROL)
                 if isinstance(message, Trigger | Abort | Complete) and around.faults.arrives_again:
                     around.controls.late.append(Late(to_shard=True, shard=shard, raw=raw))
                 checkpoint = getattr(message, "checkpoint", None)

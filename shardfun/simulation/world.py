@@ -23,7 +23,7 @@ from shardfun.simulation.clock import WallClock
 from shardfun.simulation.disk import FileSupervisorDisk, SupervisorDisk
 from shardfun.simulation.faults import Faults
 from shardfun.simulation.following import followed
-from shardfun.simulation.network import ControlSockets, Network
+from shardfun.simulation.network import ControlSockets, Network, News
 from shardfun.simulation.node import Node
 from shardfun.simulation.options import DELIVERED_MIN, PACES, Options
 from shardfun.simulation.process import ANYTHING
@@ -33,7 +33,7 @@ from shardfun.simulation.supervisor import Supervisor
 from shardfun.simulation.surroundings import Surroundings
 from shardfun.simulation.trace import Event, Trace
 from shardfun.simulation.violation import Violation
-from shardfun.simulation.work import ALL_KINDS, Agenda
+from shardfun.simulation.work import ALL_KINDS, DISK_WORKS, STOPPED_KINDS, WAKES, Agenda
 from shardfun.simulation.workloads import make_workload
 from shardfun.simulation.workloads.workload import Workload
 
@@ -102,7 +102,7 @@ class World:
         self.checker = self._around.checker
         self.node = Node(self._around)
         self._repairs = Repairs(self._around, self.node)
-        self._around.network.wake = self._wake
+        self._around.network.wake = self._hear
         self._shard_table = _table(list(enumerate(map(float, options.speeds))))
         self._agenda = Agenda(options.pace)
         self._outside: list[Callable[[], bool]] = [
@@ -250,20 +250,26 @@ class World:
             return False
         if self.node.supervisor is None and chance.random() < ORPHAN_EXIT:
             return self.node.orphan_exits(shard)
-        while awake := process.awake & ALL_KINDS:
-            bit, work = self._agenda.pick(awake, chance)
-            if work(process):
-                process.awake = ANYTHING
+        pick = self._agenda.pick
+        while awake := process.awake & (ALL_KINDS if process.running else STOPPED_KINDS):
+            kind = pick(awake, chance)
+            if kind.work(process):
+                process.awake |= kind.wakes if process.disk_until is None else kind.wakes | DISK_WORKS
                 if process.exited:
                     self.node.collect_exits()
                 return True
-            process.awake &= ~bit
+            process.awake &= ~kind.sleeps
         return False
 
     def _wake(self, shard: int) -> None:
         process = self.node.processes[shard]
         if process is not None:
             process.awake = ANYTHING
+
+    def _hear(self, shard: int, news: News) -> None:
+        process = self.node.processes[shard]
+        if process is not None:
+            process.awake |= WAKES[news]
 
     def _wake_all(self) -> None:
         for shard in range(self.options.shards):
