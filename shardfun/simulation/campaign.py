@@ -199,7 +199,7 @@ class Workers:
 
     def __init__(self, jobs: int = 1, hash_seed: str = HASH_SEEDS[0]) -> None:
         context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_collect_rarely)
+        self._pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=collect_rarely)
         self._hash_seed = hash_seed
 
     def submit(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
@@ -228,7 +228,7 @@ def environment(name: str, value: str) -> Iterator[None]:
             os.environ[name] = before
 
 
-def _collect_rarely() -> None:
+def collect_rarely() -> None:
     """A world is small and short-lived: looking for cycles often costs a fifth of the time."""
     gc.set_threshold(GC_THRESHOLD)
 
