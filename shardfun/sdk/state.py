@@ -157,9 +157,19 @@ def field_specs(cls: type[State], where: str) -> tuple[FieldSpec, ...]:
     for name, declared in _declared(cls).items():
         if isinstance(declared, Value):
             found[name] = _field_spec(declared, hints.get(name), f"{where}: state field {cls.__qualname__}.{name}")
-    for name in hints:
-        if name not in found and typing.get_origin(hints[name]) is Value:
+    for name, hint in hints.items():
+        if name in found:
+            continue
+        form = typing.get_origin(hint) or hint
+        if form is Value:
             msg = f"{where}: state field {cls.__qualname__}.{name}: expected '= value(...)' after the annotation"
+            raise DefinitionError(msg)
+        if form is not typing.ClassVar and all(form is not collection for collection, _, _ in _FORMS.values()):
+            shown = getattr(hint, "__name__", hint) if typing.get_origin(hint) is None else hint
+            msg = (
+                f"{where}: state field {cls.__qualname__}.{name}: expected '{name}: Value[{shown}] = value(...)', got the plain "
+                f"annotation '{shown}', which would not be stored; 'ClassVar[...]' if it is a constant"
+            )
             raise DefinitionError(msg)
     return tuple(found.values())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -183,6 +183,20 @@ def state_with(annotation: Any, declared: Any) -> Any:
 def test_broken_state_fields(annotation: Any, declared: Any, reason: str) -> None:
     with pytest.raises(DefinitionError, match=f"^function 'shop/cart': state .*{reason}"):
         declare(state_with(annotation, declared))
+
+
+def test_a_plain_annotation_would_not_be_stored() -> None:
+    class Plain(State):
+        limit: ClassVar[int] = 3
+        n: int = 0
+
+    def function(ctx: Any, message: int) -> None: ...
+
+    function.__annotations__["ctx"] = Context[Plain]
+    with pytest.raises(
+        DefinitionError, match=r"Plain.n: expected 'n: Value\[int\] = value\(...\)', got the plain annotation 'int'"
+    ):
+        declare(function)
 
 
 def test_an_annotation_without_a_value() -> None:
