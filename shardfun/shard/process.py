@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import select
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -263,7 +264,7 @@ class ShardProcess:
                     self._query(message)
                 case Finish():
                     self._finishing = self._core is not None and message.incarnation == self._core.incarnation
-                    self._hear(wanted=not self._finishing)
+                    self._hear(wanted=self._running and not self._finishing)
                     reached(Point.FINISH)
                 case _:
                     assert_never(message)
@@ -332,8 +333,6 @@ class ShardProcess:
         self._loop = None
         self._calls.reset()
         if self._fabric is not None:
-            for channel in self._fabric.channels.values():
-                self._unwatch(channel)
             self._fabric.close()
             self._fabric = None
         assert self._place is not None
@@ -411,8 +410,6 @@ class ShardProcess:
             self._fatal(error)
             return
         self._fabric = fabric
-        for channel in fabric.channels.values():
-            self._epoll.register(channel.receive_fd, select.EPOLLIN)
         self._loop = HotLoop(core, fabric, ingress, self._egress, self._perform, self._epoll, self._machine.clock)
         self.send(Ready(core.incarnation, fabric.listening, core.notes))
         reached(Point.READY_SENT)
@@ -433,9 +430,15 @@ class ShardProcess:
         self._hear(wanted=False)
 
     def _hear(self, *, wanted: bool) -> None:
-        """Whether readers may wake the loop."""
+        """Whether readers and peers may wake the loop. While nothing runs, nobody takes what they have: it would not sleep again."""
         if self._ingress is not None:
             self._ingress.hear(self._epoll if wanted else None)
+        for channel in () if self._fabric is None else self._fabric.channels.values():
+            if not wanted:
+                self._unwatch(channel)
+                continue
+            with suppress(FileExistsError):
+                self._epoll.register(channel.receive_fd, select.EPOLLIN)
 
     # ---- losses, failures, news -----------------------------------------------------------------------------------------
     def _report_loss(self, reason: str, peer: int) -> None:

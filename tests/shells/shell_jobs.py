@@ -10,6 +10,7 @@ from shell_world import Job
 
 from shardfun.examples.bank.check import check_exact
 from shardfun.examples.bank.transfers import make_transfers
+from shardfun.model.status import NodeStatus
 
 
 @cache
@@ -18,7 +19,7 @@ def bank(transfers: int, accounts: int = 20, seed: int = 3, rate: float = 40.0) 
     made = list(make_transfers(transfers, accounts, seed))
     lines = b"".join(json.dumps(record).encode() + b"\n" for record in made)
 
-    def differences(published: Path) -> list[str]:
+    def differences(published: Path, _final: NodeStatus) -> list[str]:
         return [sentence for comparison in check_exact(published, made) for sentence in comparison.differences]
 
     config = f"""

@@ -84,7 +84,7 @@ class SimProcess:
         self.point: Point | None = None  # where it dies
         self.stdin, self._lifeline = trio.testing.memory_stream_one_way_pair()
         self._log, self.stderr = trio.testing.memory_stream_one_way_pair()
-        self._world = world
+        self.world = world
         self._chance = random.Random(world.chance.getrandbits(64))
         self._tick_s = world.options.tick_s * (world.options.slow_factor if self._chance.random() < 0.2 else 1)
         self._local = 0.0
@@ -92,6 +92,7 @@ class SimProcess:
         self._exit: int | None = None
         self._scope = trio.CancelScope()
         self._reaped = trio.Event()
+        self._bootstrapped = trio.Event()
         self._goes_on = trio.Event()
 
     # ---- as the supervisor sees it --------------------------------------------------------------------------------------
@@ -111,21 +112,21 @@ class SimProcess:
         if self.alive:
             self._exit = code
             self.alive = False
-            self._world.trace.add(f"{self} dies", code=code)
-            self._world.net.sever(self)
+            self.world.trace.add(f"{self} dies", code=code)
+            self.world.net.sever(self)
             self._scope.cancel()
 
     def stop(self, seconds: float) -> None:
         """SIGSTOP, and SIGCONT later."""
         if not self.stopped and self.alive:
-            self._world.trace.add(f"{self} is stopped", seconds=round(seconds, 3))
+            self.world.trace.add(f"{self} is stopped", seconds=round(seconds, 3))
             self.stopped = True
-            self._world.net.at(trio.current_time() + seconds, self.go_on)
+            self.world.net.at(trio.current_time() + seconds, self.go_on)
 
     def go_on(self) -> None:
         """SIGCONT."""
         if self.stopped and self.alive:
-            self._world.trace.add(f"{self} goes on")
+            self.world.trace.add(f"{self} goes on")
         self.stopped = False
         self._goes_on.set()
         self._goes_on = trio.Event()
@@ -140,7 +141,7 @@ class SimProcess:
         return self._local
 
     def _wall(self) -> float:
-        return EPOCH_S + self.local_time() + self._world.wall_ahead_s
+        return EPOCH_S + self.local_time() + self.world.wall_ahead_s
 
     def spend(self, seconds: float) -> None:
         """Compute. The thread of the heartbeat goes on meanwhile, and sees the function run."""
@@ -162,14 +163,14 @@ class SimProcess:
 
     async def run_in_thread(self, job: Callable[[], T]) -> T:
         """A job of a worker."""
-        await self.turn(self.local_time() + self._world.disk_s(self._chance))
+        await self.turn(self.local_time() + self.world.disk_s(self._chance))
         result = job()
-        await self.turn(trio.current_time() + self._world.disk_s(self._chance))
+        await self.turn(trio.current_time() + self.world.disk_s(self._chance))
         return result
 
     async def run_abandonable(self, job: Callable[[], T]) -> T:
         """Blocking user code, which takes as long as is drawn; also if nobody waits any more."""
-        seconds = self._world.blocking_s(self._chance)
+        seconds = self.world.blocking_s(self._chance)
         done, results = trio.Event(), []
 
         async def thread() -> None:
@@ -207,15 +208,15 @@ class SimProcess:
             if self._exit is None:
                 self._exit = self._exit_of(error)
         self.alive = False
-        self._world.net.sever(self)
+        self.world.net.sever(self)
         self._release()
         with trio.CancelScope(shield=True):
-            await trio.sleep(self._world.options.reap_s * self._chance.random())
+            await trio.sleep(self.world.options.reap_s * self._chance.random())
             await self._log.aclose()
-        assert self._exit is not None or self._world.ending
+        assert self._exit is not None or self.world.ending
         self.returncode = -signal.SIGKILL if self._exit is None else self._exit
-        self._world.trace.add("exit", code=self.returncode)
-        self._world.processes.remove(self)
+        self.world.trace.add("exit", code=self.returncode)
+        self.world.processes.remove(self)
         self._reaped.set()
 
     def _exit_of(self, error: BaseException) -> int:
@@ -224,10 +225,10 @@ class SimProcess:
         if isinstance(error, Exit):
             return error.code
         if isinstance(error, (CorruptionError, StorageError)):
-            self._world.trace.add("shard process failed", error=error)
+            self.world.trace.add("shard process failed", error=error)
             return EXIT_STORAGE
-        self._world.bugs.append(error)
-        self._world.trace.add("shard process failed", error=repr(error))
+        self.world.bugs.append(error)
+        self.world.trace.add("shard process failed", error=repr(error))
         return EXIT_BUG
 
     async def _program(self) -> int:
@@ -235,8 +236,9 @@ class SimProcess:
         line = b""
         while not line.endswith(b"\n"):
             line += await self._lifeline.receive_some(PIPE_BYTES)
+        self._bootstrapped.set()
         bootstrap = cbor2.loads(bytes.fromhex(line.decode()))
-        await self.turn(trio.current_time() + self._world.import_s(self._chance))
+        await self.turn(trio.current_time() + self.world.import_s(self._chance))
         control = self._open(CONTROL_BUFFER_FRAMES, lambda: None)
         control.dial(bootstrap["control"])
         try:
@@ -269,7 +271,7 @@ class SimProcess:
         )
 
     def _open(self, buffer_frames: int, on_loss: Callable[[], None]) -> Any:
-        return self._world.net.open(self, buffer_frames, on_loss)
+        return self.world.net.open(self, buffer_frames, on_loss)
 
     def _end(self, code: int) -> NoReturn:
         self.die(code)
@@ -292,8 +294,7 @@ class SimProcess:
 
     async def _watch_lifeline(self) -> None:
         """End when the supervisor is gone."""
-        while self.driver is None:
-            await trio.sleep(0.01)
+        await self._bootstrapped.wait()
         while await self._lifeline.receive_some(PIPE_BYTES):
             pass
         await self.gate()

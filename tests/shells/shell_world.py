@@ -7,12 +7,14 @@ published is compared with what an undisturbed computation gives, and nothing ma
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import random
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -70,7 +72,7 @@ class Options:
     """More of the configuration."""
 
 
-class Violation(AssertionError):
+class Violation(AssertionError):  # noqa: N818 - what it is called everywhere
     """What is wrong, with the trace."""
 
 
@@ -108,6 +110,8 @@ class World:
         self.processes: list[SimProcess] = []
         self.disk = DiskState()
         self.wall_ahead_s = 0.0
+        self.slow_numbers: dict[int, float] = {}
+        """Records whose function takes longer, the first time."""
         self.bugs: list[BaseException] = []
         self.faults: Counter[str] = Counter()
         self.node: Node | None = None
@@ -205,6 +209,7 @@ class World:
         self.at_point = lambda point, process: None
         self.net.weather = Weather(self.options.latency_s, self.options.control_latency_s)
         self._slow_imports = 0
+        self.wall_ahead_s = 0.0
         for process in self.processes:
             process.go_on()
         self.well.set()
@@ -261,6 +266,25 @@ class World:
         """Cancel it: whatever it does, it has to leave nothing."""
         self._scope.cancel()
 
+    def check(self, job: Job, descriptors: dict[str, str]) -> None:
+        """The verdict, when all is over."""
+        assert self.final is not None
+        differences = job.differences(self.folder / "out", self.final)
+        if differences:
+            raise Violation("; ".join(differences[:5]))
+        if self.bugs:
+            raise Violation(f"a driver has failed: {self.bugs[0]!r}") from self.bugs[0]
+        left = _new_descriptors(descriptors)
+        if left:
+            gc.collect()  # what is mapped into a process that was killed is in a cycle
+            left = _new_descriptors(descriptors)
+        if left:
+            raise Violation(f"descriptors are left open: {left}")
+
+    def slowness(self, number: int) -> float:
+        """How many times slower a slow function is than usual."""
+        return self.slow_numbers.pop(number, 1.0)
+
     def _check_nothing_left(self) -> None:
         left = [f"process {process}" for process in self.processes]
         left += [f"channel {channel.url}" for channel in self.net.channels]
@@ -293,7 +317,7 @@ class Job:
 
     config: str
     files: dict[str, bytes]
-    differences: Callable[[Path], list[str]]
+    differences: Callable[[Path, NodeStatus], list[str]]
 
 
 @dataclass(frozen=True)
@@ -330,13 +354,7 @@ def run_world(seed: int, job: Job, options: Options, disturb: Callable[[World], 
 
         try:
             run_virtually(seed, main)
-            differences = job.differences(folder / "out")
-            if differences:
-                raise Violation("; ".join(differences[:5]))
-            if world.bugs:
-                raise Violation(f"a driver has failed: {world.bugs[0]!r}") from world.bugs[0]
-            if (left := _descriptors() - before) > 0:
-                raise Violation(f"{left} descriptors are left open")
+            world.check(job, before)
         except BaseException as error:
             raise Violation(f"seed {seed}, {options}\n{world.trace}\n\nseed {seed}: {_first(error)!r}") from error
         return Outcome(world, ended_at[0])
@@ -345,8 +363,16 @@ def run_world(seed: int, job: Job, options: Options, disturb: Callable[[World], 
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+def _descriptors() -> dict[str, str]:
+    found = {}
+    for path in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            found[path.name] = str(path.readlink())
+    return found
+
+
+def _new_descriptors(before: dict[str, str]) -> list[str]:
+    return [name for number, name in _descriptors().items() if number not in before]
 
 
 def _first(error: BaseException) -> BaseException:
