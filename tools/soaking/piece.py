@@ -12,7 +12,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -35,12 +34,14 @@ KILLS = 15
 LOAD_MAX = 3.0
 """Processes that want to run, for each core: with more, real nodes starve, and what takes too long proves nothing."""
 
-TOO_LONG = re.compile("not reached in|takes too long|took too long|has not ended|ended in time|within [0-9.]+ s")
+TOO_LONG = re.compile("within [0-9.]+ s")
 
 CHAOS_APPS = ("flights", "bank", "strict bank", "trees")
 CHAOS_SHARDS = (1, 2, 3, 4, 5, 6)
-SHELLS = Path("tests", "shells", "rounds.py")
-"""``rounds.py FIRST COUNT`` prints one JSON object with ``rounds``, ``figures`` and ``findings``."""
+SHELLS = Path("tests", "shells", "shell_faults.py")
+"""What draws the rounds of drivers and supervisor under virtual time."""
+
+SHELLS_RECORDS = 150
 
 
 def chaos_piece(number: int) -> Piece:
@@ -108,11 +109,9 @@ def _numbers(figures: dict[str, Any]) -> dict[str, float]:
 
 # ---- chaos ---------------------------------------------------------------------------------------------------------------
 def _chaos(piece: Piece) -> Result:
-    try:
-        from shardfun.chaos import Counts, InconclusiveError
-        from shardfun.chaos.jobs import run_job
-    except ImportError:
-        return _chaos_by_tests(piece)
+    from shardfun.chaos import Counts, InconclusiveError
+    from shardfun.chaos.jobs import run_job
+
     try:
         report = run_job(piece.app, seed=piece.first, shards=piece.shards, counts=Counts.of(kills=KILLS))
     except InconclusiveError as error:
@@ -136,60 +135,28 @@ def _judged(found: Found, figures: dict[str, float], times: tuple[float, ...]) -
     return Result(1, figures, (found,), recoveries_ms=times)
 
 
-def _chaos_by_tests(piece: Piece) -> Result:
-    """With the modules of ``tests/chaos``, for commits that have no ``shardfun.chaos``."""
-    import tempfile
-
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "chaos"))
-    from chaos_apps import bank, flights, trees  # type: ignore[import-not-found,unused-ignore]
-    from chaos_node import Node  # type: ignore[import-not-found,unused-ignore]
-    from chaos_plan import make_plan  # type: ignore[import-not-found,unused-ignore]
-    from chaos_run import Chaos  # type: ignore[import-not-found,unused-ignore]
-
-    plan = make_plan(piece.first, kill_shard=KILLS, kill_spare=1, kill_supervisor=3, freeze_shard=1, blink_shard=1)
-    with tempfile.TemporaryDirectory(prefix="soak-") as name:
-        folder = Path(name)
-        match piece.app:
-            case "flights":
-                job = flights(whole_year=False)
-            case "trees":
-                job = trees(folder, 1_500)
-            case app:
-                job = bank(folder, 20_000, strict=app == "strict bank")
-        node = Node(folder / "node", job.config(shards=piece.shards, rate=job.records / (plan.duration_s + 2.0)))
-        chaos = Chaos(node, plan, job.records)
-        differences, inconclusive = [], 0
-        try:
-            report = chaos.run()
-            differences = [*node.leftovers(), *job.differences(folder / "node" / "out")]
-        except AssertionError as error:
-            report = chaos._report  # noqa: SLF001 - until shardfun.chaos is there
-            if "used up" in str(error):
-                inconclusive = 1
-            else:
-                differences = [str(error)]
-        finally:
-            log = node.log_tail(400) if node.log.exists() else ""
-            node.close()
-    figures: dict[str, float] = {f"faults_{fault.kind.name.lower()}": 0 for fault in report.happened}
-    for fault in report.happened:
-        figures[f"faults_{fault.kind.name.lower()}"] += 1
-    figures["sigkills"] = sum(count for name, count in figures.items() if name.startswith("faults_kill"))
-    figures["recoveries"] = len(report.recoveries_ms)
-    times = tuple(report.recoveries_ms)
-    if not differences:
-        return Result(1, figures, inconclusive=inconclusive, recoveries_ms=times)
-    found = Found(piece.first, "difference", "; ".join(differences[:3]), {"run": str(chaos), "log": log})
-    return _judged(found, figures, times)
-
-
 # ---- shells --------------------------------------------------------------------------------------------------------------
 def _shells(piece: Piece) -> Result:
     root = Path(__file__).resolve().parents[2]
     if not (root / SHELLS).exists():
         return Result(0)
-    command = [sys.executable, str(root / SHELLS), str(piece.first), str(piece.count)]
-    done = subprocess.run(command, cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
-    report = json.loads(done.stdout)
-    found = tuple(Found(finding["seed"], "shells", finding["what"], finding) for finding in report["findings"])
-    return Result(report["rounds"], _numbers(report["figures"]), found)
+    sys.path[:0] = [str(root / SHELLS.parent), str(root / "tests" / "support")]
+    from shell_app import adds  # type: ignore[import-not-found]
+    from shell_faults import drawn, together  # type: ignore[import-not-found]
+    from shell_jobs import bank  # type: ignore[import-not-found]
+    from shell_world import Violation, run_world  # type: ignore[import-not-found]
+
+    figures = {"virtual_s": 0.0, "faults": 0.0}
+    found = []
+    for seed in range(piece.first, piece.first + piece.count):
+        options, kinds = drawn(seed)
+        job = bank(SHELLS_RECORDS) if seed % 4 == 0 else adds(SHELLS_RECORDS)
+        try:
+            outcome = run_world(seed, job, options, together(*kinds))
+        except Violation as violation:
+            text = str(violation)
+            found.append(Found(seed, "shells", text.rpartition("\n")[2], {"trace": text.splitlines()}))
+            continue
+        figures["virtual_s"] += outcome.virtual_s
+        figures["faults"] += outcome.world.faults.total()
+    return Result(piece.count, figures, tuple(found))
