@@ -24,7 +24,9 @@ hypothesis.settings.register_profile("long", deadline=None, max_examples=500)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="also run the tests that take minutes, and more examples of the others")
+    parser.addoption(
+        "--long", action="store_true", help="also run the tests that take minutes, and more examples of the others"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -22,7 +22,7 @@ from shardfun.model.status import NodeStatus
 
 TRANSFERS = 7_000
 RATE = 2_000.0
-EXIT_S = 20.0
+EXIT_S = 60.0
 EXIT_STOPPED_NOW = 130
 ORPHANS_S = 2.0
 """A shard whose supervisor is gone ends within this time, by itself."""

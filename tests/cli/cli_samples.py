@@ -34,7 +34,7 @@ def shardfun(
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=120,
         env=os.environ | {"COLUMNS": "100"} | environ,
     )
 

@@ -36,7 +36,7 @@ from shardfun.model.questions import (
 )
 from shardfun.model.status import CheckpointStatus, NodeStatus, ShardStatus
 
-CLIENT_WAIT_S = 10.0
+CLIENT_WAIT_S = 60.0
 ADDRESS = "/v1/functions/shop/cart/42"
 JSON = ("Content-Type", "application/json")
 ADD = b'{"item":"x","n":2}'

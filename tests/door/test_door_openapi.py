@@ -22,7 +22,8 @@ from shardfun.door import app as door_app
 from shardfun.door.openapi import OPERATIONS
 from shardfun.door.problems import KINDS
 
-EXAMPLES = 8
+EXAMPLES, MANY_EXAMPLES = 4, 100
+"""Of requests, for each operation; the second with ``--long``."""
 CHECKS: list[CheckFunction] = [
     checks.status_code_conformance,
     checks.content_type_conformance,
@@ -66,8 +67,9 @@ async def document() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["right", "wrong"])
-def test_answers_are_as_promised(mode: GenerationMode) -> None:
+def test_answers_are_as_promised(mode: GenerationMode, pytestconfig: pytest.Config) -> None:
     """Whatever a generator makes of the document: requests that fit it, and such that do not."""
+    examples = MANY_EXAMPLES if pytestconfig.getoption("--long") else EXAMPLES
     with Served() as url:
         loaded = schemathesis.openapi.from_url(f"{url}/openapi.json")
         operations = [result.ok() for result in loaded.get_all_operations()]
@@ -78,10 +80,10 @@ def test_answers_are_as_promised(mode: GenerationMode) -> None:
 
             @given(case=operation.as_strategy(generation_mode=mode))
             @settings(
-                max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+                max_examples=examples, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
             )
             def check(case: Any) -> None:
-                response = case.call(timeout=10)
+                response = case.call(timeout=60)
                 case.validate_response(response, checks=CHECKS)
                 assert response.status_code < 500
                 if response.status_code >= 400:

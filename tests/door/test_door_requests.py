@@ -232,7 +232,7 @@ async def test_how_a_wait_may_be_written(wait: str) -> None:
 
 async def test_nobody_waits_longer_than_is_allowed() -> None:
     async with serving(wait_max_s=0.1) as world:
-        with trio.fail_after(3):
+        with trio.fail_after(30):
             assert (await world.post(f"{ADDRESS}?wait=1h", ADD)).status == 202
 
 

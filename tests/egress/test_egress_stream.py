@@ -39,7 +39,7 @@ def held(data: Path, index: int = 0) -> bytes:
 
 
 async def take(tail: EgressTail, count: int) -> list[tuple[str, Any]]:
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         return [await anext(tail) for _ in range(count)]
 
 

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-WAIT_S = 3.0
+WAIT_S = 20.0
 
 
 def children() -> list[int]:

@@ -82,8 +82,15 @@ def test_what_is_not_in_a_file_is_told(script: Maker) -> None:
     assert program.left() == []
 
 
-@pytest.mark.parametrize("way", BODIES)
-@pytest.mark.parametrize("presses", [1, 3])
+PRESSES = [
+    pytest.param(way, presses, marks=() if (way == "asyncio") == (presses == 1) else pytest.mark.long)
+    for way in BODIES
+    for presses in (1, 3)
+]
+"""Each way once; all of it with ``--long``."""
+
+
+@pytest.mark.parametrize(("way", "presses"), PRESSES)
 def test_ctrl_c_while_it_works_leaves_nothing(script: Maker, way: str, presses: int) -> None:
     """Once or several times: the node is gone, and what was acknowledged is there in the next run."""
     program = script(APP + BODIES[way] + GUARD)
@@ -94,8 +101,7 @@ def test_ctrl_c_while_it_works_leaves_nothing(script: Maker, way: str, presses: 
     assert "KeyboardInterrupt" in output
     assert program.left() == []
     sent = output.splitlines().count("sent")
-    count = Script(
-        program.folder,
+    count = script(
         APP
         + """
 def main():
@@ -140,6 +146,7 @@ def test_a_killed_program_leaves_no_process_and_the_next_one_cleans_up(script: M
     program.end(process, signal.SIGKILL)
     wait_for(lambda: not program.processes(), "shards to notice")
     again = script(APP + ASK_ONCE + GUARD)
+    again.temporary.rmdir()
     again.temporary = program.temporary
     code, output = again.run()
     assert (code, output.count("reply")) == (0, 1), output

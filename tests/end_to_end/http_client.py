@@ -13,7 +13,7 @@ from real_node import FILE_EGRESS, SECTIONS, Node
 
 JSON = {"Content-Type": "application/json"}
 NDJSON = {"Content-Type": "application/x-ndjson"}
-ANSWER_S = 30.0
+ANSWER_S = 60.0
 
 
 class Answer(NamedTuple):

@@ -23,7 +23,10 @@ from shardfun.errors import UnavailableError
 from shardfun.supervisor import query_status
 
 MARK = "SHARDFUN_TEST_NODE"  # one underscore between the words, so it is no setting
-EXIT_S = 30
+EXIT_S = 120
+"""Only a node that is stuck needs so long; others may share the machine."""
+PIPE_BYTES = 1 << 20
+"""Of output that nobody reads until the end. A node whose pipe is full stands still."""
 APPS = Path(__file__).parent
 
 SECTIONS = """
@@ -109,6 +112,7 @@ class Node:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            pipesize=PIPE_BYTES,
         )
         self._started.append(process)
         return process

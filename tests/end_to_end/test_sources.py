@@ -10,6 +10,7 @@ import time
 from real_node import FILE_EGRESS, SECTIONS, Node, error_lines, file_ingress, wait_for
 
 COUNT = 300
+RATE = 100
 RECORDS = [{"id": f"a{i % 7}", "do": "report", "n": i} for i in range(COUNT)]
 TOTALS = {f"a{k}": sum(range(k, COUNT, 7)) for k in range(7)}
 
@@ -28,7 +29,7 @@ def test_a_packed_file_over_tcp(node: Node) -> None:
 
 
 def test_a_rate_is_kept_and_stops_and_starts_go_on_exactly(node: Node) -> None:
-    node.configure(file_ingress(more="rate = 300") + FILE_EGRESS, shards=2)
+    node.configure(file_ingress(more=f"rate = {RATE}") + FILE_EGRESS, shards=2)
     node.lines("in.jsonl", RECORDS)
     started = time.monotonic()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -42,7 +43,7 @@ def test_a_rate_is_kept_and_stops_and_starts_go_on_exactly(node: Node) -> None:
         assert node.published() < COUNT
     summary = node.finish()
     assert (summary["verdict"], summary["records"]) == ("finished", COUNT)
-    assert time.monotonic() - started > COUNT / 300
+    assert time.monotonic() - started > COUNT / RATE
     check_exact(node.out())
 
 

@@ -34,7 +34,7 @@ def in_process(folder: Path | str | None) -> subprocess.CompletedProcess[str]:
     if folder is not None:
         environment[ENVIRONMENT] = str(folder)
     return subprocess.run(
-        [sys.executable, "-c", REACH], env=environment, capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", REACH], env=environment, capture_output=True, text=True, timeout=120, check=False
     )
 
 

@@ -14,7 +14,7 @@ from shardfun.errors import ChannelLossError, ProtocolError, UnavailableError
 from shardfun.mesh import channel as channel_module
 from shardfun.mesh.channel import Channel
 
-WAIT_S = 5.0
+WAIT_S = 60.0
 
 
 def until(condition: Callable[[], bool]) -> bool:

@@ -12,7 +12,7 @@ from shardfun.errors import ChannelLossError, ProtocolError
 from shardfun.mesh.fabric import Endpoint, Fabric
 from shardfun.model.frames import encode_frame
 
-WAIT_S = 5.0
+WAIT_S = 60.0
 
 
 def hello(shard: int, nonce: str) -> bytes:

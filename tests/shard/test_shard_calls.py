@@ -39,7 +39,7 @@ class Driver:
         self.calls.start(call, lambda *heard: self.heard.append(heard))
 
     async def wait(self, count: int) -> None:
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             while len(self.heard) < count:
                 await trio.lowlevel.wait_readable(self.completions.fd)
                 self.completions.clear()

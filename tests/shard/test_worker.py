@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 async def drained(completions: Completions, results: list[Any], count: int) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         while len(results) < count:
             await trio.lowlevel.wait_readable(completions.fd)
             completions.clear()

@@ -18,15 +18,28 @@ from shardfun.simulation.options import WORKLOADS, draw
 from shardfun.simulation.world import DELIVERED_MIN
 
 KEPT: dict[str, Any] = tomllib.loads((Path(__file__).parent / "seeds.toml").read_text())
-FRESH = range(1, 17)
+FRESH, MANY = range(1, 7), range(1, 201)
 SEARCHED = range(1, 201)
 
+USUAL = {
+    "no-channel-log",
+    "no-outbox",
+    "barrier-behind-data",
+    "no-incarnation-check",
+    "apply-before-commit",
+    "abort-without-retag",
+    "delta-not-synced",
+    "manifest-renamed-before-fsync",
+}
+"""Mistakes that are quickly found, of every part of the protocol and of the disk: the sample of a usual run of the tests."""
 
-def test_fresh_seeds_pass_and_meet_every_kind_of_fault() -> None:
+
+@pytest.mark.parametrize("seeds", [FRESH, pytest.param(MANY, marks=[pytest.mark.long, pytest.mark.timeout(3600)])], ids=len)
+def test_fresh_seeds_pass_and_meet_every_kind_of_fault(seeds: range) -> None:
     """A sample of seeds passes, each with enough messages; together they had every fault that is asked of them."""
-    summary = run_seeds(FRESH, Plan())
+    summary = run_seeds(seeds, Plan())
     assert summary.findings == []
-    assert summary.figures["messages"] > DELIVERED_MIN * len(FRESH)
+    assert summary.figures["messages"] > DELIVERED_MIN * len(seeds)
     for fault in ("aborts", "kills", "power_losses", "broken_pipes", "stale_frames", "repeated_records"):
         assert summary.figures[fault] > 0, fault
 
@@ -37,7 +50,10 @@ def test_seeds_that_once_failed_pass(entry: dict[str, Any]) -> None:
     assert run_seed(entry["seed"], Plan()).kind == "ok", entry["why"]
 
 
-@pytest.mark.parametrize("mutation", list(MUTATIONS))
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    "mutation", [name if name in USUAL else pytest.param(name, marks=pytest.mark.long) for name in MUTATIONS]
+)
 def test_a_deliberate_mistake_is_found(mutation: str) -> None:
     """Each way of breaking the protocol is found within 200 seeds: the checks are not blind."""
     hint = KEPT["mutation_hints"].get(mutation)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 MARK = "TEST_MODULE_MARK"
 """Name of the variable."""
-WAIT_S = 5.0
+WAIT_S = 20.0
 """Orphans need a moment to notice that their supervisor is gone."""
 SHARED = b"multiprocessing.resource_tracker"
 """A process that Python starts once for all, and ends with its own."""

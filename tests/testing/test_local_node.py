@@ -112,7 +112,7 @@ def test_the_order_does_not_depend_on_the_hash_seed_of_python() -> None:
             check=True,
             cwd=ROOT,
             env={**os.environ, "PYTHONHASHSEED": seed},
-            timeout=60,
+            timeout=120,
         ).stdout
         for seed in ("1", "2")
     }
