@@ -12,14 +12,14 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import NamedTuple
 
 Channel = tuple[int, int]
 """``(sender, receiver)``"""
 
 
-class News(Enum):
+class News(IntEnum):
     """What a shard may have something to do for: there is a frame, room for one, or a control message."""
 
     FRAME = auto()
