@@ -29,7 +29,7 @@ FILE_BYTES_MAX: Final = 1 << 20
 SETTINGS_PLACE: Final = "settings of the program"
 """How they are called in messages."""
 
-_DEEP_KEY: Final = re.compile(rf"^[ \t\[]*(?:[^\n.=#]+\.){{{KEY_PARTS_MAX}}}", re.MULTILINE)
+_DEEP_KEY: Final = re.compile(rf"^[ \t]*\[{{0,2}}(?:[^\n.=#]+\.){{{KEY_PARTS_MAX}}}", re.MULTILINE)
 """For a long key the parser needs time and memory that grow with its square."""
 
 DOOR_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")

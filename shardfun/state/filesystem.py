@@ -131,6 +131,8 @@ class RealFileSystem:
         """See ``FileSystem``. Opens the file each time: a redo chain may be long, and descriptors held for all of it would need a limit."""
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
+            # Not all that is asked for: Python makes room for it, however short the file is.
+            length = min(length, max(0, os.fstat(descriptor).st_size - offset))
             data = os.pread(descriptor, length, offset)
             while len(data) < length:
                 more = os.pread(descriptor, length - len(data), offset + len(data))

@@ -23,7 +23,7 @@ SECONDS_MAX: Final = 5.0
 MESSAGE_CHARACTERS_MAX: Final = 4000
 """Of an error: it may quote the input, and must not repeat all of it."""
 
-_MODULES: Final = (
+MODULES: Final = (
     "model",
     "values",
     "stored",
@@ -97,14 +97,19 @@ def round_trip(target: Target, data: bytes) -> None:
     assert encoded == again, f"{encoded!r:.200} is read as another value: {again!r:.200}"
 
 
+def targets_of(module: str) -> dict[str, Target]:
+    """The targets of one of ``MODULES`` by name."""
+    return {target.name: target for target in import_module(f"fuzz_{module}").TARGETS}
+
+
 @cache
 def all_targets() -> dict[str, Target]:
     """Every target by name."""
     found: dict[str, Target] = {}
-    for module in _MODULES:
-        for target in import_module(f"fuzz_{module}").TARGETS:
-            assert target.name not in found, f"two targets are called {target.name}"
-            found[target.name] = target
+    for module in MODULES:
+        targets = targets_of(module)
+        assert not found.keys() & targets.keys(), "two targets have the same name"
+        found |= targets
     return found
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 EXAMPLES = int(os.environ.get("SHARDFUN_FUZZ_EXAMPLES", "40"))
 LONG_EXAMPLES = 3000
-PEAK_BYTES_MAX = 96 << 20
+PEAK_BYTES_MAX = 24 << 20
 """For one hostile input, of at most some tens of kilobytes."""
 
 NAMES = sorted(all_targets())
