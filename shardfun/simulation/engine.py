@@ -11,6 +11,7 @@ What is kinder than LevelDB: the name ``CURRENT`` is durable before what it name
 from __future__ import annotations
 
 import os
+import re
 import zlib
 from bisect import bisect_left
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from shardfun.state.options import StoreOptions
 
 TABLES_MAX = 4
 READ_ALL = 1 << 40
+_NUMBER = re.compile(r"\d{6,}")
 
 Pair = tuple[bytes, bytes | None]
 _decode_pairs = msgspec.msgpack.Decoder(list[Pair]).decode
@@ -89,15 +91,15 @@ class SimulatedLevelDB:
         old = _Version([], 0, 1)
         if files.exists(path / "CURRENT"):
             old = self._read_version()
-        self._next = old.next
         present = set(files.names(path))
+        # LevelDB writes over what a death has left behind; here files are only made anew.
+        self._next = max(old.next, *(int(number) + 1 for name in present for number in _NUMBER.findall(name)), 1)
         missing = [number for number in old.tables if f"{number:06d}.ldb" not in present]
         if missing:
             raise EngineDamage(f"Corruption: {len(missing)} missing files".encode())
         self._tables = dict.fromkeys(old.tables)
         for name in sorted(present):
             if name.endswith(".log") and int(name[:-4]) >= old.log:
-                self._next = max(self._next, int(name[:-4]) + 1)
                 self._replay(path / name, paranoid=paranoid)
         if self._recent:
             self._write_table()
