@@ -47,11 +47,17 @@ def internal_routes(config: Config, targets: Targets, routes: dict[str, IngressR
     used up; what is in the logs then is processed by the next run.
     """
     holds = config.endless or config.http is not None
-    route = IngressRoute((_router(targets, routes),), holds=holds)
+    route = IngressRoute((intake_router(targets, routes),), holds=holds)
     return {ingress_name(owner): route for owner in OWNERS}
 
 
-def _router(targets: Targets, routes: dict[str, IngressRoute]) -> Callable[[Entry], Iterable[Any]]:
+def intake_router(targets: Targets, routes: dict[str, IngressRoute]) -> Callable[[Entry], Iterable[Any]]:
+    """How entries of an intake log become messages.
+
+    Args:
+        routes: of the ingresses of kind ``http``, and perhaps of others.
+    """
+
     def messages(entry: Entry) -> Iterable[Any]:
         match entry:
             case MessageEntry(target, id, type, payload):

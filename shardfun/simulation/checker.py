@@ -166,7 +166,7 @@ class Checker:
             ended=[queues.ended for queues in parts],
             records=self.emitted,
         )
-        self._workload.check(self.view)
+        self._workload.judge(self.view)
 
     def _check_state(self, shard: int, delta: StoredDelta, truth: Truth) -> None:
         """The delta leads from the state before to exactly the state at the cut."""

@@ -5,6 +5,10 @@ from __future__ import annotations
 from shardfun.core.shard import ShardCore
 from shardfun.simulation.publisher import Publisher
 from shardfun.simulation.surroundings import Surroundings
+from shardfun.simulation.workloads.orders import HTTP_INGRESS
+
+LOG_SHARE = 0.5
+"""Of the turns in which the intake log is asked first."""
 
 
 class Doors:
@@ -15,18 +19,27 @@ class Doors:
         self._shard = shard
         self._publishers = [Publisher(around, name, shard) for name in around.workload.egresses]
         self._throttled = False
+        self._log = None if around.intake is None else around.intake.reader(shard)
 
     def attach(self, core: ShardCore) -> None:
         """A new incarnation: go on where its checkpoint was."""
         self._throttled = False
         for publisher in self._publishers:
             publisher.attach(core)
+        if self._log is not None:
+            self._log.open(core.positions.get(HTTP_INGRESS))
         self._announce_finished(core)
 
     def read(self, core: ShardCore) -> bool:
         """Read a batch from one of the ingresses, while there is room."""
         around = self._around
-        names = [name for name in core.finished if self._readable(core, name)]
+        if self._log is not None and around.chance.random() < LOG_SHARE and not self._closed(core):
+            batch = self._log.read(around.chance.randint(1, around.options.batch), around.trace.now)
+            if batch is not None:
+                core.ingest(HTTP_INGRESS, batch)
+                around.note(f"shard {self._shard}", "ingested", f"{len(batch.records)} entries up to {batch.position}")
+                return True
+        names = [name for name in core.finished if name != HTTP_INGRESS and self._readable(core, name)]
         if not names or self._closed(core):
             return False
         name = around.chance.choice(names)
@@ -44,6 +57,8 @@ class Doors:
 
     def _announce_finished(self, core: ShardCore) -> None:
         for name in core.finished:
+            if name == HTTP_INGRESS:
+                continue
             if int(core.positions.get(name) or 0) >= self._around.workload.records(name, self._shard):
                 core.ingress_finished(name)
 
@@ -72,3 +87,5 @@ class Doors:
         """The process dies."""
         for publisher in self._publishers:
             publisher.kill()
+        if self._log is not None:
+            self._log.close()

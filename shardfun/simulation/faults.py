@@ -54,6 +54,9 @@ POINTS = BOOT_POINTS | {
 }
 """Events of the trace behind which a process may be killed on purpose: instants that random kills hit rarely."""
 
+OUTAGE_WEIGHTS = {"manifest": 15, "maintain": 10}
+"""Jobs with steps whose order matters most."""
+
 MACHINE = "machine"
 """The victim whose power fails."""
 
@@ -64,7 +67,7 @@ CALL_BREAKS = 0.01
 CALL_TIMES_OUT = 0.03
 
 
-STEP_FAULTS = ("crash", "supervisor", "power", "drop", "misjudge", "pause", "freeze", "stuck", "jump", "clock", "down", "flip")
+STEP_FAULTS = ("crash", "supervisor", "power", "drop", "misjudge", "pause", "freeze", "stuck", "jump", "clock", "down", "door", "flip")
 """Kinds of which at most one strikes in each step of the world."""
 
 COUNTED_BY_OTHERS = frozenset((*STEP_FAULTS, "point", "cursed", "outage", "rush"))
@@ -198,9 +201,9 @@ class Faults:
         kind = {"write": "refuse", "apply": "stall"}.get(job, "disk")
         return draw_trouble(job, self.detail) if self._happens(kind) else None
 
-    def power_fails(self) -> bool:
+    def power_fails(self, job: str) -> bool:
         """A disk job is under way: whether the power fails in the middle of it."""
-        fails = self._happens("outage")
+        fails = self._happens("outage", self._rates.outage * OUTAGE_WEIGHTS.get(job, 1))
         if fails:
             self.victim, self.victim_of = MACHINE, "outage"
         return fails
@@ -218,6 +221,12 @@ class Faults:
     def sink_error(self, records: int) -> int | None:
         """A sink fails after it has written some of ``records``: so many. ``None``: it does not."""
         return self.detail.randint(0, records) if self._happens("sink_error") else None
+
+    def log_trouble(self, steps: int) -> tuple[int, int] | None:
+        """Which of the next steps on the intake log's disk fails, and with which errno."""
+        if not self._happens("log"):
+            return None
+        return self.detail.randrange(steps), self.detail.choice((errno.EIO, errno.ENOSPC))
 
     @property
     def down_s(self) -> float:

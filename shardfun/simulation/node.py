@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from shardfun.simulation.disk import JOB
+from shardfun.simulation.door import WHO as DOOR
 from shardfun.simulation.faults import MACHINE
 from shardfun.simulation.file_store import AnyStore, FileStore
 from shardfun.simulation.process import ShardProcess
@@ -32,7 +33,7 @@ class Node:
     def _store(self, shard: int) -> AnyStore:
         options, machine = self._around.options, self._around.disk.machine
         if machine is not None:
-            return FileStore(machine, Identity(JOB, shard, options.shards), FLUSH_DELTAS)
+            return FileStore(machine, Identity(JOB, shard, options.shards), 1 + options.seed % FLUSH_DELTAS)
         return MemoryStore(
             job=JOB,
             shard=shard,
@@ -44,6 +45,8 @@ class Node:
     # ---- life -----------------------------------------------------------------------------------------------------------
     def boot(self) -> None:
         """Start a supervisor: what an earlier one left running is killed first."""
+        if self._around.intake is not None:
+            self._around.intake.kill_door()
         for shard in range(len(self.processes)):
             self._end(shard)
             self._around.controls.reconnect(shard)
@@ -186,10 +189,14 @@ class Node:
         around.disk.power_loss(around.chance)
         for store in self.stores:
             store.power_loss(around.chance)
+        if around.intake is not None:
+            around.intake.power_loss(around.chance)
 
     def kill_by_name(self, who: str) -> bool:
         """For faults at named points; whether there was somebody."""
         if who == MACHINE:
             self.power_loss()
             return True
+        if who == DOOR:
+            return self._around.intake is not None and self._around.intake.kill_door()
         return self.kill_supervisor() if who == WHO else self.kill(int(who.split()[1]))

@@ -42,6 +42,8 @@ class Rates:
         sink: a sink does not take records (per attempt).
         sink_error: a sink says that it has failed, and has written all, some or none of them (per attempt).
         down: a sink takes nothing for a while.
+        door: the door is killed.
+        log: a step on the disk of the intake log fails (per write).
         late: a control message arrives once more, later (per message).
         stale: what is in a pipe survives the end of its process.
     """
@@ -68,6 +70,8 @@ class Rates:
     sink: float
     sink_error: float
     down: float
+    door: float
+    log: float
     late: float
     stale: float
     disk: float = 0.0
@@ -94,6 +98,7 @@ class Options:
         sink_counts: sinks know how much they hold; otherwise records are repeated after a crash.
         ping_pong: messages that are sent to and fro for ever, inside a shard and between two.
         faults: names of the faults that strike (see ``faults``), of a run that was shrunk; ``None``: those that are drawn.
+        orders: that clients send through the door.
         silence_s: after so much time without a sign of life a process counts as dead.
         messages_min: a run with fewer messages would prove too little.
         schedule: with another number the same faults meet another order of events (see ``shrink``).
@@ -119,6 +124,7 @@ class Options:
     sink_counts: bool
     ping_pong: bool
     silence_s: float
+    orders: int = 0
     faults: tuple[str, ...] | None = None
     messages_min: int = DELIVERED_MIN
     schedule: int = 0
@@ -129,7 +135,7 @@ RECORDS = {"pairs": 300, "bank": 1500, "ring": 72, "trees": 440}
 """Enough for 2,000 messages in the surviving history of every run."""
 
 FILES_SHARE = 0.3
-FLIPS_SHARE = 0.25
+FLIPS_SHARE = 0.35
 """Of the runs with files, those in which bits flip: they may end early, with a refusal."""
 
 SLOW_FACTOR = 100
@@ -177,6 +183,7 @@ def draw(seed: int, workload: str | None = None) -> Options:
         sink_counts=chance.random() < 0.5,
         ping_pong=chance.random() < 0.2,
         silence_s=chance.choice((0.3, 1.0)),
+        orders=more.choice((0, 0, 0, 30, 60)),
     )
     return _on_files(options, random.Random(f"{seed} files"))
 
@@ -259,6 +266,8 @@ def _rates(chance: random.Random, more: random.Random) -> Rates:
         sink=chance.choice((0.02, 0.4)),
         sink_error=more.choice((0.0, 0.02, 0.2)),
         down=more.choice((0.0, 2e-4, 6e-4)),
+        door=more.choice((2e-4, 1e-3)),
+        log=more.choice((0.0, 0.05, 0.2)),
         late=chance.choice((0.02, 0.1, 0.3)),
         stale=chance.choice((0.4, 0.9)),
     )

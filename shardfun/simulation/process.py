@@ -325,7 +325,7 @@ class ShardProcess:
         if isinstance(self._store, FileStore):
             if not self._disk_is_done():
                 return self._disk_begins
-            if self._around.faults.power_fails():
+            if self._around.faults.power_fails(kind):
                 return True
             done = self._storage.work(self._around.faults.trouble(kind))
         else:

@@ -43,6 +43,7 @@ from shardfun.simulation.network import Late, News
 from shardfun.simulation.surroundings import Surroundings
 
 WHO = "supervisor"
+TEND_SHARE = 0.3
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -74,6 +75,9 @@ class Supervisor:
         around.note(WHO, "boot", f"at {checkpoint_name(complete)}")
         self.coordinator = Coordinator(shards, around.options.timing, complete, digests, JOB)
         self.coordinator.start(around.trace.now)
+        view = around.checker.view
+        self._keeper = None if around.intake is None else around.intake.keeper([] if view is None else view.positions)
+        self._tending = False
         self._collect()
 
     @property
@@ -167,6 +171,8 @@ class Supervisor:
             around.disk.die_in(self._writing, around.chance)
         elif self._pending and isinstance(self._pending[0], RaiseIncarnation):
             around.disk.die_in(None, around.chance)
+        if self._keeper is not None:
+            self._keeper.die(around.chance, tending=self._tending)
 
     # ---- what is done ---------------------------------------------------------------------------------------------------
     def perform(self) -> bool:
@@ -174,14 +180,22 @@ class Supervisor:
         if self._writing is not None:
             if self._around.trace.now < self._disk_until:
                 return False
-            if not self._around.faults.power_fails():
+            if not self._around.faults.power_fails("manifest"):
                 self._manifest_durable(self._writing)
+        elif self._tending and self._around.chance.random() < TEND_SHARE:
+            self._tend()
         elif self._pending:
             self._perform(self._pending.popleft())
         else:
             return False
         self._collect()
         return True
+
+    def _tend(self) -> None:
+        """The intake log is told how far complete checkpoints have read."""
+        assert self._keeper is not None
+        self._tending = False
+        self._around.note(WHO, "trimmed", f"{self._keeper.tend(self._around.faults)} segments")
 
     def _perform(self, effect: Effect) -> None:
         around = self._around
@@ -237,4 +251,7 @@ class Supervisor:
         self._writing = None
         self._around.checker.committed(manifest, self._stores)
         self._around.note(WHO, "manifest durable", checkpoint_name(manifest.checkpoint))
+        view = self._around.checker.view
+        if self._keeper is not None and view is not None:
+            self._tending = self._keeper.completed(view.positions) or self._tending
         self.coordinator.manifest_durable(manifest.checkpoint, self._around.trace.now)

@@ -11,6 +11,7 @@ from shardfun.simulation.checker import Checker
 from shardfun.simulation.clock import WallClock
 from shardfun.simulation.disk import FileSupervisorDisk, SupervisorDisk
 from shardfun.simulation.faults import Faults
+from shardfun.simulation.intake import Intake
 from shardfun.simulation.network import ControlSockets, Network
 from shardfun.simulation.options import Options
 from shardfun.simulation.sinks import Sink
@@ -41,6 +42,7 @@ class Surroundings:
     workload: Workload
     program: Program
     beside: Beside
+    intake: Intake | None = None
     open_share: float = 0.0
     executed: int = 0
 

@@ -21,8 +21,10 @@ from shardfun.errors import StorageError
 from shardfun.simulation.checker import Checker
 from shardfun.simulation.clock import WallClock
 from shardfun.simulation.disk import FileSupervisorDisk, SupervisorDisk
+from shardfun.simulation.door import WHO as DOOR
 from shardfun.simulation.faults import Faults
 from shardfun.simulation.following import followed
+from shardfun.simulation.intake import Intake, ReplySink, is_reply
 from shardfun.simulation.network import ControlSockets, Network, News
 from shardfun.simulation.node import Node
 from shardfun.simulation.options import DELIVERED_MIN, PACES, Options
@@ -32,6 +34,7 @@ from shardfun.simulation.sinks import Sink
 from shardfun.simulation.supervisor import Supervisor
 from shardfun.simulation.surroundings import Surroundings
 from shardfun.simulation.trace import Event, Trace
+from shardfun.simulation.view import CheckpointView
 from shardfun.simulation.violation import Violation
 from shardfun.simulation.work import ALL_KINDS, DISK_WORKS, STOPPED_KINDS, WAKES, Agenda
 from shardfun.simulation.workloads import make_workload
@@ -114,6 +117,7 @@ class World:
             self._boot,
             self._deliver_late,
             self._notice_loss,
+            self._take_in,
         ]
         self._burst_steps = options.faulty_steps // (BURSTS + 1)
         self._outside_share = min(0.5, OUTSIDE_SHARE * options.pace["supervisor"])
@@ -126,18 +130,27 @@ class World:
     def _surroundings(self, workload: Workload) -> Surroundings:
         options = self.options
         workload.clock = WallClock(self.trace)
-        functions = workload.app.compile()
+        functions = workload.functions()
         runners = [run_plain if options.plain_runners else compile_runner(function) for function in functions]
         if self._follow:
             runners = [followed(runner, self._follow, self.trace) for runner in runners]
         network = Network(options.shards, options.pipe_frames)
         checker = Checker(options.shards, functions, workload, network)
         sinks = {
-            (name, shard): Sink(f"egress {name} of shard {shard}", records, counts=options.sink_counts)
+            (name, shard): (ReplySink if is_reply(name) else Sink)(
+                f"egress {name} of shard {shard}", records, counts=options.sink_counts and not is_reply(name)
+            )
             for name, parts in checker.emitted.items()
             for shard, records in enumerate(parts)
         }
+        intake = None
+        if workload.orders is not None:
+            intake = Intake(workload.orders, options.shards, self.chance, self.trace, self.faults, checker)
+            for sink in sinks.values():
+                if isinstance(sink, ReplySink):
+                    sink.intake = intake
         return Surroundings(
+            intake=intake,
             options=options,
             chance=self.chance,
             trace=self.trace,
@@ -228,6 +241,8 @@ class World:
                 yield max(self.node.supervisor.wake_at, self.node.supervisor.asleep_until)
             yield from self.node.silence_ends()
         yield from (sink.down_until for sink in self._around.sinks.values() if sink.down_until > self.trace.now)
+        if self._around.intake is not None:
+            yield from self._around.intake.wake_times()
         for process in self.node.processes:
             if process is None:
                 continue
@@ -325,6 +340,14 @@ class World:
             self._wake(shard)
         return True
 
+    def _take_in(self) -> bool:
+        """The door, or one of its clients."""
+        intake = self._around.intake
+        happened = None if intake is None else intake.work(self._around.open_share)
+        if happened:
+            self._around.note(DOOR, happened)
+        return happened is not None
+
     # ---- faults ---------------------------------------------------------------------------------------------------------
     def _strike(self, fault: str) -> bool:
         """A fault strikes; whether it had an effect."""
@@ -349,6 +372,8 @@ class World:
                 return self.node.freeze(shard, self.faults.freeze_share * self.options.silence_s)
             case "jump":
                 return self._pass_timeout()
+            case "door":
+                return self._around.intake is not None and self._around.intake.kill_door()
             case "down":
                 return self._sink_goes_down()
             case "clock":
@@ -431,16 +456,21 @@ class World:
             return False
         if self.trace.step - self._healed_at > LIVENESS_STEPS_MAX:
             self._stuck()
-        if self.options.ping_pong and not self._stop_asked and self.trace.step % 16 == 0:
+        if self._around.workload.endless and not self._stop_asked and self.trace.step % 16 == 0:
             self._stop_when_settled()
         return False
+
+    def _settled(self, view: CheckpointView) -> bool:
+        """Whether nothing is left to do but what never ends."""
+        intake = self._around.intake
+        return (intake is None or intake.clients.done) and self._around.workload.settled_all(view)
 
     def _stop_when_settled(self) -> None:
         """A world with balls in play never ends by itself: it is stopped when all else has come to its end."""
         view, supervisor = self.checker.view, self.node.supervisor
         if view is None or supervisor is None or self.checker.complete <= self._complete_at_heal:
             return
-        if self._supervisor is not None and supervisor.coordinator.state is State.IDLE and self._around.workload.settled(view):
+        if self._supervisor is not None and supervisor.coordinator.state is State.IDLE and self._settled(view):
             self._stop_asked = True
             self.trace.note("world", "asks to stop")
             supervisor.coordinator.stop()
@@ -462,12 +492,15 @@ class World:
         assert supervisor.finished is not None
         if view is None or self.checker.complete <= self._complete_at_heal or self._healed_at is None:
             raise Violation("liveness", "the run ended without another complete checkpoint after the faults")
-        if supervisor.finished.ended == self.options.ping_pong or not self._around.workload.settled(view):
+        workload = self._around.workload
+        if supervisor.finished.ended == workload.endless or not self._settled(view):
             raise Violation("liveness", "the run ended before everything that was admitted")
         published = {place: sink.records for place, sink in self._around.sinks.items()}
         if not self.checker.published_all(published):
             raise Violation("liveness", "the run ended with records that were not published")
-        if not self.options.ping_pong:
+        if workload.orders is not None:
+            workload.orders.check_end(view)
+        if not workload.endless:
             self._around.workload.judge_end(view, published)
         if self._around.executed < self.options.messages_min:
             raise Violation("correctness", f"only {self._around.executed} messages were delivered: the run proves too little")
@@ -506,6 +539,7 @@ class World:
             "call_steps": events["call"],
             "restarts": events["restart"],
             "repeated_records": sum(sink.repeated for sink in self._around.sinks.values()),
+            **({} if self._around.intake is None else self._around.intake.figures),
             "faults": self.faults.total,
             **{f"faults_{kind}": count for kind, count in sorted(self.faults.counts.items())},
         }

@@ -72,6 +72,7 @@ class AppRuns:
             limits=limits,
             records=min(records, longest),
             ping_pong=False,
+            orders=0,
             faulty_steps=min(STEPS_FAULTY) if seed % 2 else max(STEPS_FAULTY),
             messages_min=0,
         )

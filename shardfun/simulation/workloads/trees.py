@@ -72,7 +72,7 @@ class Trees(Workload):
 
     def __init__(self, options: Options) -> None:
         self._punctual = options.limits.timers_at_end != "fire"
-        self._waits_for_timers = options.ping_pong or options.limits.timers_at_end != "keep"
+        self._waits_for_timers = options.ping_pong or options.orders > 0 or options.limits.timers_at_end != "keep"
         chance = random.Random(options.seed)
         self._types = draw_types(chance)
         super().__init__(options)
@@ -195,7 +195,7 @@ class Trees(Workload):
         awaited = (OPERATIONS, TIMER_PREFIX) if self._waits_for_timers else OPERATIONS
         if any(key.startswith(awaited) for cells in view.cells for key in cells):
             return False
-        return super().settled(view) and not (self.ping_pong and _expires(view))
+        return super().settled(view) and not (self.endless and _expires(view))
 
     def _admit(self, view: CheckpointView) -> None:
         """Positions of complete checkpoints only grow: so what is expected grows with them."""

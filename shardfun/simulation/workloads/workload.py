@@ -19,7 +19,9 @@ import cbor2
 import msgspec
 
 from shardfun.core.dispatch import Dispatcher, InvocationContext
+from shardfun.core.function import CompiledFunction
 from shardfun.core.shard import IngressRoute
+from shardfun.intake.replies import REPLIES, encode_reply
 from shardfun.model.doors import IngressBatch
 from shardfun.model.keyspace import owner_of
 from shardfun.sdk.app import App, Message
@@ -31,6 +33,7 @@ from shardfun.simulation.options import Options
 from shardfun.simulation.trace import Trace
 from shardfun.simulation.view import CheckpointView
 from shardfun.simulation.violation import wrong
+from shardfun.simulation.workloads.orders import Orders
 
 MAIN = "main"
 BALLS = "balls"
@@ -66,10 +69,13 @@ class Workload(ABC):
         self.clock = WallClock(Trace())
         """What functions see; the world puts its own here."""
         self.ping_pong = options.ping_pong
+        self.orders: Orders | None = None
         self.app = self.make_app(options)
         self.declare(self.app)
         if self.ping_pong:
             self._declare_balls(self.app)
+        if options.orders:
+            self.orders = Orders(self.app, options.orders, options.seed, self.violations)
 
     # ---- what a workload is made of -------------------------------------------------------------------------------------
     def make_app(self, options: Options) -> App:
@@ -117,12 +123,14 @@ class Workload(ABC):
     def routes(self) -> dict[str, IngressRoute]:
         """How records become messages."""
         names = (MAIN, BALLS) if self.ping_pong else (MAIN,)
-        return {name: IngressRoute(self.app.routers(name)) for name in names}
+        routes = {name: IngressRoute(self.app.routers(name)) for name in names}
+        return routes if self.orders is None else routes | self.orders.routes()
 
     @property
     def egresses(self) -> dict[str, Callable[[Any], bytes]]:
         """Encoders of the egress records."""
-        return {self.egress: _encode_record}
+        own: dict[str, Callable[[Any], bytes]] = {self.egress: _encode_record}
+        return own if self.orders is None else own | {REPLIES: encode_reply}
 
     def records(self, ingress: str, partition: int) -> int:
         """Records of an ingress in one partition."""
@@ -183,6 +191,27 @@ class Workload(ABC):
             Violation: as above.
         """
         self.check_end(view, [cbor2.loads(record) for records in published.values() for record in records])
+
+    # ---- orders ---------------------------------------------------------------------------------------------------------
+    @property
+    def endless(self) -> bool:
+        """Whether a run does not come to its end by itself."""
+        return self.ping_pong or self.orders is not None
+
+    def functions(self) -> list[CompiledFunction]:
+        """What runs."""
+        compiled = self.app.compile()
+        return compiled if self.orders is None else self.orders.functions(compiled)
+
+    def judge(self, view: CheckpointView) -> None:
+        """Judge a complete checkpoint, orders and all."""
+        self.check(view if self.orders is None else self.orders.take_out(view))
+
+    def settled_all(self, view: CheckpointView) -> bool:
+        """``settled``, with the orders."""
+        if self.orders is None:
+            return self.settled(view)
+        return self.orders.settled(view) and self.settled(self.orders.take_out(view))
 
     # ---- for the world --------------------------------------------------------------------------------------------------
     def settled(self, view: CheckpointView) -> bool:
