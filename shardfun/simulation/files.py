@@ -17,6 +17,9 @@ from typing import NamedTuple
 
 PAGE_BYTES = 256  # small, so that small files have some
 FREE_BYTES = 1 << 40
+FLIP_WEIGHTS = {".ldb": 4, "delta": 4, ".log": 2}
+"""By the end or the beginning of a name: kinds of files in which more bits flip. The others stop a node at once."""
+
 SHORT_WRITE_EVERY = 7  # each so manieth step that writes takes only a part
 PART_OF_DISK_CALLS = frozenset({"create", "write", "fsync", "rename", "make_folder"})
 """Steps that a full disk refuses."""
@@ -183,14 +186,16 @@ class SimulatedDisk:
         self.root.lose_power(chance)
 
     def flip(self, chance: random.Random) -> Path | None:
-        """Flip a bit of a stored file, of any kind of file with the same chance; which one it was."""
+        """Flip a bit of a stored file; which one it was."""
         kinds: dict[tuple[str, str], list[tuple[Path, Inode]]] = {}
         for path, node in _files(Path("/"), self.root):
             if node.data:
                 kinds.setdefault((path.parent.name, path.suffix or path.name[:5]), []).append((path, node))
         if not kinds:
             return None
-        path, node = chance.choice(kinds[chance.choice(sorted(kinds))])
+        weighted = [kind for kind in sorted(kinds) for _ in range(FLIP_WEIGHTS.get(kind[1], 1))]
+        files = kinds[chance.choice(weighted)]
+        path, node = chance.choice((files[-1], chance.choice(files)))  # the newest matters most
         if node.whole is None:
             node.whole = bytes(node.data)
         node.data[chance.randrange(len(node.data))] ^= 1 << chance.randrange(8)

@@ -82,7 +82,7 @@ class StorageThread:
         if self._jobs:
             job = self._jobs[0]
             store = self._store
-            how = chance.choice(("not begun", "half", "done"))
+            how = chance.choice(("not begun", "half", "done", *(["half"] * 3 if isinstance(store, FileStore) else [])))
             outcome = f"{job.kind} {how}"
             if isinstance(store, FileStore):
                 if how != "not begun":

@@ -111,11 +111,11 @@ def _unchecked_delta(original: Any) -> Any:
     return verified_digest
 
 
-def _abort_keeps_delta(_original: Any) -> Any:
-    def delete_delta(self: LevelDBStore, checkpoint: int) -> None:
-        """Leave the file of an aborted checkpoint."""
+def _keep_files(_original: Any) -> Any:
+    def remove_file(path: Path, disk: FileSystem) -> None:
+        """Leave deltas that are aborted, undone or old."""
 
-    return delete_delta
+    return remove_file
 
 
 def _recovery_keeps_newer(_original: Any) -> Any:
@@ -162,9 +162,9 @@ def _mark_before_flush(_original: Any) -> Any:
     def flush(self: LevelDBStore) -> None:
         write_checked(
             self._flushed_path,
-            store_module._FLUSHED_FORM,
-            store_module._encode_mark(self._applied),
-            self._disk,  # noqa: SLF001
+            store_module._FLUSHED_FORM,  # noqa: SLF001
+            store_module._encode_mark(self._applied),  # noqa: SLF001
+            self._disk,
         )
         self._flushed = self._applied
         self._unflushed_deltas = self._unflushed_bytes = 0
@@ -262,8 +262,8 @@ MUTATIONS: dict[str, Mutation] = {
         (Patch(LevelDBStore, "recover", _recovery_keeps_newer),),
     ),
     "redo-by-id": Mutation(
-        "deltas are applied in the order of their ids, and aborted ones are left there",
-        (Patch(LevelDBStore, "_bring_to", _redo_by_id), Patch(LevelDBStore, "delete_delta", _abort_keeps_delta)),
+        "deltas are applied in the order of their ids, and those that never counted are left there",
+        (Patch(LevelDBStore, "_bring_to", _redo_by_id), Patch(store_module, "remove_file", _keep_files)),
     ),
     "applied-before-changes": Mutation(
         "the mark of a checkpoint is written before its changes", (Patch(Database, "write", _applied_first),)
