@@ -54,7 +54,7 @@ POINTS = BOOT_POINTS | {
 }
 """Events of the trace behind which a process may be killed on purpose: instants that random kills hit rarely."""
 
-OUTAGE_WEIGHTS = {"manifest": 15, "maintain": 10}
+OUTAGE_WEIGHTS = {"manifest": 15, "maintain": 30}
 """Jobs with steps whose order matters most."""
 
 MACHINE = "machine"
