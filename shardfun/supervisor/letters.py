@@ -8,6 +8,7 @@ again, and it is done again. A letter that is not there any more was dealt with,
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import trio
 
@@ -28,16 +29,32 @@ CHANGED_AT_ONCE = 100
 """Letters that a shard changes in one step between two pieces of its work."""
 
 
+class Event(Protocol):
+    """As ``trio.Event``."""
+
+    def set(self) -> None:
+        """Let all who wait go on."""
+
+    async def wait(self) -> None:
+        """Until it is set."""
+
+
 class LetterDesk:
     """See the module.
 
     Args:
         send: a control message to a shard; lost if it has no process.
         perform: does what the coordinator wants.
+        new_event: another one, where there is no Trio.
     """
 
     def __init__(
-        self, coordinator: Coordinator, shards: int, send: Callable[[int, ToShard], None], perform: Callable[[], None]
+        self,
+        coordinator: Coordinator,
+        shards: int,
+        send: Callable[[int, ToShard], None],
+        perform: Callable[[], None],
+        new_event: Callable[[], Event] = trio.Event,
     ) -> None:
         self._coordinator = coordinator
         self._shards = shards
@@ -46,7 +63,8 @@ class LetterDesk:
         self._request = 0
         self._waiting = 0
         self._answers: dict[tuple[int, int], LettersDone] = {}
-        self._news = trio.Event()
+        self._new_event = new_event
+        self._news = new_event()
         self._closed = False
 
     # ---- what happens ---------------------------------------------------------------------------------------------------
@@ -54,7 +72,7 @@ class LetterDesk:
         """Something may have changed: the coordinator's state, or a shard's answer has come."""
         if self._waiting:
             self._news.set()
-            self._news = trio.Event()
+            self._news = self._new_event()
 
     def close(self) -> None:
         """The node ends: nobody is kept waiting."""
@@ -78,15 +96,19 @@ class LetterDesk:
         """
         if self._waiting >= WAITING_MAX:
             raise UnavailableError(f"{self._waiting} questions about dead letters are waiting already; ask again later")
+        with trio.move_on_after(ANSWER_TIMEOUT_S) as scope:
+            return await self.work_on(question)
+        assert scope.cancelled_caught
+        raise UnavailableError(
+            f"no complete checkpoint within {ANSWER_TIMEOUT_S:g} s (state: {self._coordinator.state.name.lower()}); "
+            "what was asked may still be done. Asking again does no harm: a dead letter is sent again once only"
+        )
+
+    async def work_on(self, question: LettersQuestion) -> LettersAnswer:
+        """``answer``, however long it takes."""
         self._waiting += 1
         try:
-            with trio.move_on_after(ANSWER_TIMEOUT_S) as scope:
-                return await self._answer(question)
-            assert scope.cancelled_caught
-            raise UnavailableError(
-                f"no complete checkpoint within {ANSWER_TIMEOUT_S:g} s (state: {self._coordinator.state.name.lower()}); "
-                "what was asked may still be done. Asking again does no harm: a dead letter is sent again once only"
-            )
+            return await self._answer(question)
         finally:
             self._waiting -= 1
             if not self._waiting:

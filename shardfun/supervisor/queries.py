@@ -31,6 +31,7 @@ from shardfun.model.questions import (
     StateQuestion,
     check_question,
 )
+from shardfun.supervisor.letters import Event
 
 STATE_TIMEOUT_S = 10.0
 CHECKPOINT_TIMEOUT_S = 60.0
@@ -47,9 +48,9 @@ class _Request:
 
     __slots__ = ("answer", "news")
 
-    def __init__(self) -> None:
+    def __init__(self, news: Event) -> None:
         self.answer: Found | None = None
-        self.news = trio.Event()
+        self.news = news
 
 
 class QueryDesk:
@@ -58,10 +59,16 @@ class QueryDesk:
     Args:
         send: a control message to a shard; lost if it has no process.
         perform: does what the coordinator wants.
+        new_event: another one, where there is no Trio.
     """
 
     def __init__(
-        self, coordinator: Coordinator, shards: int, send: Callable[[int, ToShard], None], perform: Callable[[], None]
+        self,
+        coordinator: Coordinator,
+        shards: int,
+        send: Callable[[int, ToShard], None],
+        perform: Callable[[], None],
+        new_event: Callable[[], Event] = trio.Event,
     ) -> None:
         self._coordinator = coordinator
         self._shards = shards
@@ -70,7 +77,8 @@ class QueryDesk:
         self._number = 0
         self._waiting = 0
         self._requests: dict[tuple[int, int], _Request] = {}
-        self._news = trio.Event()
+        self._new_event = new_event
+        self._news = new_event()
         self._seen = self._moment()
         self._closed = False
 
@@ -96,7 +104,7 @@ class QueryDesk:
 
     def _announce(self) -> None:
         self._news.set()
-        self._news = trio.Event()
+        self._news = self._new_event()
         for request in self._requests.values():
             request.news.set()
 
@@ -120,14 +128,18 @@ class QueryDesk:
         if self._waiting >= WAITING_MAX:
             raise UnavailableError(f"{self._waiting} questions are waiting already; ask again later")
         seconds = CHECKPOINT_TIMEOUT_S if isinstance(question, CheckpointQuestion) else STATE_TIMEOUT_S
+        with trio.move_on_after(seconds) as scope:
+            return await self.work_on(question)
+        assert scope.cancelled_caught
+        what = "no complete checkpoint" if isinstance(question, CheckpointQuestion) else "no answer of the shard"
+        state = self._coordinator.state.name.lower()
+        raise UnavailableError(f"{what} within {seconds:g} s (state: {state}); ask again, or look at 'shardfun status'")
+
+    async def work_on(self, question: Query) -> QueryAnswer:
+        """``answer``, however long it takes."""
         self._waiting += 1
         try:
-            with trio.move_on_after(seconds) as scope:
-                return await self._answer(question)
-            assert scope.cancelled_caught
-            what = "no complete checkpoint" if isinstance(question, CheckpointQuestion) else "no answer of the shard"
-            state = self._coordinator.state.name.lower()
-            raise UnavailableError(f"{what} within {seconds:g} s (state: {state}); ask again, or look at 'shardfun status'")
+            return await self._answer(question)
         finally:
             self._waiting -= 1
 
@@ -214,7 +226,7 @@ class QueryDesk:
     async def _ask_in(self, incarnation: int, shard: int, message: LookAt | ListIds) -> Found | None:
         """The answer; ``None`` if the incarnation has ended before."""
         self._number += 1
-        number, request = self._number, _Request()
+        number, request = self._number, _Request(self._new_event())
         self._requests[shard, number] = request
         try:
             self._send(shard, msgspec.structs.replace(message, incarnation=incarnation, request=number))
@@ -226,7 +238,7 @@ class QueryDesk:
                     return request.answer
                 self._require_life()
                 await request.news.wait()
-                request.news = trio.Event()
+                request.news = self._new_event()
         finally:
             del self._requests[shard, number]
 
