@@ -151,10 +151,13 @@ class Pool:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the processes until cancelled; then every one is killed and reaped (see ``_live``)."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            task_status.started()
-            await trio.sleep_forever()
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._closing = True  # others of the node may still want something in their last moments
 
     def hold_spares(self) -> None:
         """Start no new spare for now: importing an application takes the processor from shards that are recovering."""
@@ -185,6 +188,8 @@ class Pool:
 
     def _fill(self) -> None:
         """Start processes until everybody who waits gets one and the spares are there."""
+        if self._closing:
+            return
         assert self._nursery is not None
         spares = 0 if self._spares_held else self._config.supervision.spares
         missing = self._wanted + spares - len(self._warm) - self._starting

@@ -302,7 +302,7 @@ class SimProcess:
 
     def _release(self) -> None:
         """What the kernel does: descriptors and locks."""
-        driver = self.driver
+        driver, self.driver = self.driver, None
         if driver is None:
             return
         if driver._egress is not None:
