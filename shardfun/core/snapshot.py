@@ -181,7 +181,7 @@ def decode_queues(data: bytes) -> Queues:
             plain["mailbox"] = _load_blocks(plain["mailbox"])
             plain["outboxes"] = {peer: _load_blocks(blocks) for peer, blocks in plain["outboxes"].items()}
         queues = msgspec.convert(plain, Queues)
-    except (ProtocolError, ValueError, TypeError, RecursionError, OverflowError) as error:  # ``ValidationError`` is a ``ValueError``
+    except (ProtocolError, ValueError, TypeError, RecursionError, OverflowError) as error:  # ``ValidationError``, too
         msg = f"queues section of a checkpoint: {error}"
         raise CorruptionError(msg) from error
     if queues.format not in READABLE_FORMATS:
