@@ -18,7 +18,7 @@ from shardfun.simulation.options import WORKLOADS, draw
 from shardfun.simulation.world import DELIVERED_MIN
 
 KEPT: dict[str, Any] = tomllib.loads((Path(__file__).parent / "seeds.toml").read_text())
-FRESH, MANY = range(1, 7), range(1, 201)
+FRESH, MANY = range(6, 12), range(1, 201)
 SEARCHED = range(1, 201)
 
 USUAL = {
@@ -27,9 +27,10 @@ USUAL = {
     "barrier-behind-data",
     "no-incarnation-check",
     "apply-before-commit",
-    "abort-without-retag",
+    "log-at-execution",
     "delta-not-synced",
-    "manifest-renamed-before-fsync",
+    "manifest-folder-not-synced",
+    "newest-delta-counts",
 }
 """Mistakes that are quickly found, of every part of the protocol and of the disk: the sample of a usual run of the tests."""
 
