@@ -10,7 +10,7 @@ import trio
 from shell_process import Killed, SimProcess
 from shell_world import Options, World
 
-from shardfun.errors import ShardfunError, UnavailableError
+from shardfun.errors import StorageError, UnavailableError, UnknownTargetError
 from shardfun.failpoints import Point
 from shardfun.model.questions import (
     CheckpointQuestion,
@@ -256,9 +256,10 @@ async def ask(world: World, question: Question) -> object:
             answer = await node.answer(question)
         except UnavailableError:
             world.faults["question refused"] += 1
-        except ShardfunError as error:
-            if error.errno is None:  # a disk that fails may show
-                raise
+        except UnknownTargetError:
+            assert "shell_app" not in world.config.app, "only another application has no such function"
+        except StorageError:
+            world.faults["question met a failing disk"] += 1
     world.faults["question answered"] += answer is not None
     return answer
 

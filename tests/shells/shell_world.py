@@ -36,6 +36,7 @@ from shardfun.supervisor.node import Node
 
 MEMORY: Final = Path("/dev/shm")
 FIRST_PID: Final = 10_000_000  # no real process has it
+RESTART_S: Final = 0.1
 STARTS_MAX: Final = 200
 LIVENESS_S: Final = 900.0
 """By default: virtual seconds from the moment when the world is well to the end of the run."""
@@ -169,7 +170,7 @@ class World:
 
     async def _run_in_thread(self, job: Callable[[], T]) -> T:
         await trio.sleep(self.disk_s(self.chance))
-        if self.disk.supervisor_full:
+        if self.disk.supervisor_full and self.node is not None and self.node._disk is not None:  # a start only looks around
             raise StorageError("write: no space left on device", errno=errno.ENOSPC)
         result = job()
         with trio.CancelScope(shield=True):
@@ -259,7 +260,7 @@ class World:
                 if not _is_kill(error):
                     raise
                 self.trace.add("supervisor was killed")
-            await trio.sleep(0.1)
+            await trio.sleep(RESTART_S)
         raise Violation(f"{STARTS_MAX} starts of the node are not enough; the last errors: {self.node_errors[-3:]}")
 
     def end_supervisor(self) -> None:
