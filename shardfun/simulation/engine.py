@@ -148,8 +148,8 @@ class SimulatedLevelDB:
         """Append to the manifest. The names of the tables in it are durable first, as LevelDB has it."""
         assert self._manifest_file is not None
         record = _encode(_Version(list(self._tables), self._log_number, self._next))
-        self._write_all(self._manifest_file, self._manifest.encode(record))
         self._files.sync_folder(self._path)
+        self._write_all(self._manifest_file, self._manifest.encode(record))
         self._files.fsync(self._manifest_file)
 
     def _remove_obsolete(self) -> None:
