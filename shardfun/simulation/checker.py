@@ -24,7 +24,9 @@ from shardfun.model.operations import OperationResult, OperationStatus
 from shardfun.model.payload import Encoded
 from shardfun.simulation.disk import StoredManifest
 from shardfun.simulation.file_store import AnyStore
+from shardfun.simulation.letters import LetterBook
 from shardfun.simulation.network import Network
+from shardfun.simulation.queries import QueryTruth
 from shardfun.simulation.truth import Truth, records_in_memory, truth_now
 from shardfun.simulation.view import CheckpointView, waiting_messages
 from shardfun.simulation.violation import wrong
@@ -50,7 +52,8 @@ class Checker:
         self._network = network
         self._states: list[dict[bytes, bytes]] = [{} for _ in range(shards)]
         self._fields: dict[Address, dict[str, Any]] = {}
-        self._letters: dict[bytes, dict[str, Any]] = {}
+        self.letters = LetterBook(workload.replayed)
+        self.queries = QueryTruth(self._functions, self._fields)
         self._truths: dict[tuple[int, int], Truth] = {}
         self._triggered = 0
 
@@ -140,6 +143,7 @@ class Checker:
             wrong(f"checkpoint {manifest.checkpoint} follows {manifest.parent}, but {self.complete} was complete before")
         self.complete = manifest.checkpoint
         self.completed += 1
+        self.queries.completed(self.complete)
         parts: list[Queues] = []
         for shard, store in enumerate(stores):
             delta = store.read_delta(manifest.checkpoint)
@@ -160,7 +164,7 @@ class Checker:
             states=self._fields,
             waiting=waiting_messages(parts, self._functions),
             positions=[queues.positions for queues in parts],
-            letters=list(self._letters.values()),
+            letters=self.letters.accounted,
             cells=[{key: value for key, value in states.items() if key[2:3] != STATE_KIND} for states in self._states],
             emitted={name: sum(map(len, records)) for name, records in self.emitted.items()},
             ended=[queues.ended for queues in parts],
@@ -175,7 +179,7 @@ class Checker:
             for key, value in zip(block.keys, block.values, strict=True):
                 if value is None:
                     states.pop(key, None)
-                    self._letters.pop(key, None)
+                    self.letters.gone(key)
                     address = parse_state_key(key)
                     if address is not None:
                         self._fields.pop(address, None)
@@ -184,7 +188,7 @@ class Checker:
                 address = parse_state_key(key)
                 if address is None:
                     if key[2:3] == DEAD_LETTER_KIND:
-                        self._letters[key] = cbor2.loads(value)
+                        self.letters.parked(key, value, cbor2.loads(value))
                     continue
                 if key not in truth.records:
                     wrong(f"shard {shard}: the delta has {address}, which was not in memory at the cut")

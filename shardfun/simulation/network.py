@@ -20,11 +20,12 @@ Channel = tuple[int, int]
 
 
 class News(IntEnum):
-    """What a shard may have something to do for: there is a frame, room for one, or a control message."""
+    """What a shard may have something to do for: there is a frame, room for one, a control message, or more in the intake log."""
 
     FRAME = auto()
     ROOM = auto()
     CONTROL = auto()
+    ENTRIES = auto()
 
 
 class InPipe(NamedTuple):

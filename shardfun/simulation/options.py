@@ -98,6 +98,7 @@ class Options:
         sink_counts: sinks know how much they hold; otherwise records are repeated after a crash.
         ping_pong: messages that are sent to and fro for ever, inside a shard and between two.
         faults: names of the faults that strike (see ``faults``), of a run that was shrunk; ``None``: those that are drawn.
+        operator: somebody looks at dead letters and states, and sends letters again or deletes them.
         orders: that clients send through the door.
         silence_s: after so much time without a sign of life a process counts as dead.
         messages_min: a run with fewer messages would prove too little.
@@ -125,6 +126,7 @@ class Options:
     ping_pong: bool
     silence_s: float
     orders: int = 0
+    operator: bool = False
     faults: tuple[str, ...] | None = None
     messages_min: int = DELIVERED_MIN
     schedule: int = 0
@@ -184,6 +186,7 @@ def draw(seed: int, workload: str | None = None) -> Options:
         ping_pong=chance.random() < 0.2,
         silence_s=chance.choice((0.3, 1.0)),
         orders=more.choice((0, 0, 0, 30, 60)),
+        operator=more.random() < 0.5,
     )
     return _on_files(options, random.Random(f"{seed} files"))
 

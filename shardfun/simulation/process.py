@@ -40,6 +40,7 @@ from shardfun.simulation.disk import JOB
 from shardfun.simulation.doors import Doors
 from shardfun.simulation.execution import Execution
 from shardfun.simulation.file_store import AnyStore, FileStore
+from shardfun.simulation.looks import Looks
 from shardfun.simulation.network import Late
 from shardfun.simulation.storage import Job, StorageThread
 from shardfun.simulation.surroundings import Surroundings
@@ -84,6 +85,13 @@ class ShardProcess:
         self._reported_cut = -1
         self._urgent_cut = -1
         self._finishing = False
+        self._looks = Looks(
+            store,
+            lambda run, done: self._storage.submit(Job("read", run, done)),
+            self.send_control,
+            lambda: around.clock.now_s,
+            around.checker.queries,
+        )
         self._execution = Execution(around, shard, self._restart, self._perform)
 
     def note(self, event: str, detail: str = "") -> None:
@@ -119,12 +127,24 @@ class ShardProcess:
                 if self.running_core is not None and message.incarnation == self.running_core.incarnation:
                     self._finishing = True
                     self.note("finish")
-            case Assign() | Letters() | LookAt() | ListIds():
-                raise AssertionError(
-                    "simulated processes are assigned when they are made, and nobody asks for their dead letters"
-                )
+            case Letters() | LookAt() | ListIds():
+                self._question(message)
+            case Assign():
+                raise AssertionError("simulated processes are assigned when they are made")
             case _:
                 assert_never(message)
+
+    def _question(self, message: Letters | LookAt | ListIds) -> None:
+        """Without an answer, if it is for another incarnation: who asks begins again."""
+        core = self.running_core
+        if core is None or self._finishing or message.incarnation != core.incarnation:
+            return
+        if isinstance(message, Letters):
+            self.note("letters", message.action)
+            self._looks.letters(core, message)
+            self._perform()
+        else:
+            self._looks.look(core, message)
 
     def _checkpoint_message(self, message: Trigger | Abort | Complete) -> None:
         core = self.core

@@ -79,7 +79,7 @@ class StorageThread:
     def kill(self, chance: random.Random) -> str:
         """The process dies; what became of the job that ran."""
         outcome = "idle"
-        if self._jobs:
+        if self._jobs and self._jobs[0].kind != "read":
             job = self._jobs[0]
             store = self._store
             how = chance.choice(("not begun", "half", "done", *(["half"] * 3 if isinstance(store, FileStore) else [])))

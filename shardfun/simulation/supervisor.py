@@ -31,6 +31,7 @@ from shardfun.model.control import (
     Prepared,
     Ready,
     Refused,
+    ToShard,
     Trigger,
     Warm,
     decode_to_supervisor,
@@ -40,6 +41,7 @@ from shardfun.model.delta import checkpoint_name
 from shardfun.simulation.disk import JOB, StoredManifest
 from shardfun.simulation.file_store import AnyStore
 from shardfun.simulation.network import Late, News
+from shardfun.simulation.operator import Desks
 from shardfun.simulation.surroundings import Surroundings
 
 WHO = "supervisor"
@@ -74,6 +76,7 @@ class Supervisor:
         digests = newest.digests if newest is not None else [b""] * shards
         around.note(WHO, "boot", f"at {checkpoint_name(complete)}")
         self.coordinator = Coordinator(shards, around.options.timing, complete, digests, JOB)
+        self.desks = Desks(self.coordinator, shards, self._ask)
         self.coordinator.start(around.trace.now)
         view = around.checker.view
         self._keeper = None if around.intake is None else around.intake.keeper([] if view is None else view.positions)
@@ -95,8 +98,13 @@ class Supervisor:
         """When there is something to do although nothing happens."""
         return self.coordinator.wake_at if self._writing is None else min(self._disk_until, self.coordinator.wake_at)
 
+    def _ask(self, shard: int, message: ToShard) -> None:
+        """A desk asks a shard, behind all that the coordinator has sent it."""
+        self._pending.append(Send(shard, message))
+
     def _collect(self) -> None:
         self._pending += self.coordinator.take_effects()
+        self.desks.wake()
 
     # ---- what happens ---------------------------------------------------------------------------------------------------
     def tick(self) -> bool:
@@ -139,7 +147,9 @@ class Supervisor:
                 coordinator.on_changed(message)
             case Loss():
                 coordinator.on_loss(message, now)
-            case Heartbeat() | Warm() | Fatal() | LettersDone() | Found():
+            case LettersDone() | Found():
+                self.desks.hear(shard, message)
+            case Heartbeat() | Warm() | Fatal():
                 raise AssertionError("simulated processes send none of these")
             case _:
                 assert_never(message)
@@ -171,6 +181,7 @@ class Supervisor:
             around.disk.die_in(self._writing, around.chance)
         elif self._pending and isinstance(self._pending[0], RaiseIncarnation):
             around.disk.die_in(None, around.chance)
+        self.desks.close()
         if self._keeper is not None:
             self._keeper.die(around.chance, tending=self._tending)
 

@@ -46,7 +46,12 @@ def bits_of(*names: str) -> int:
     return sum(1 << NAMES.index(name) for name in names)
 
 
-WAKES = {News.FRAME: bits_of("receive"), News.ROOM: bits_of("send", "flush"), News.CONTROL: bits_of("take_control")}
+WAKES = {
+    News.FRAME: bits_of("receive"),
+    News.ROOM: bits_of("send", "flush"),
+    News.CONTROL: bits_of("take_control"),
+    News.ENTRIES: bits_of("ingest"),
+}
 WITHOUT_FLUSH = bits_of("send", "flush")
 """Where no frame can be flushed there is no full one."""
 

@@ -27,6 +27,7 @@ from shardfun.simulation.following import followed
 from shardfun.simulation.intake import Intake, ReplySink, is_reply
 from shardfun.simulation.network import ControlSockets, Network, News
 from shardfun.simulation.node import Node
+from shardfun.simulation.operator import Operator
 from shardfun.simulation.options import DELIVERED_MIN, PACES, Options
 from shardfun.simulation.process import ANYTHING
 from shardfun.simulation.repairs import Repairs
@@ -103,6 +104,7 @@ class World:
         self.faults = Faults(options.rates, options.seed, options.faults)
         self._around = self._surroundings(make(options))
         self.checker = self._around.checker
+        self._operator = self._make_operator() if options.operator else None
         self.node = Node(self._around)
         self._repairs = Repairs(self._around, self.node)
         self._around.network.wake = self._hear
@@ -118,6 +120,8 @@ class World:
             self._deliver_late,
             self._notice_loss,
             self._take_in,
+            self._operate,
+            self._operate,
         ]
         self._burst_steps = options.faulty_steps // (BURSTS + 1)
         self._outside_share = min(0.5, OUTSIDE_SHARE * options.pace["supervisor"])
@@ -165,6 +169,11 @@ class World:
             program=Program(functions, runners, workload.routes, workload.egresses, workload.context),
             beside=workload.calls_beside(self.chance),
         )
+
+    def _make_operator(self) -> Operator:
+        typenames = [function.spec.typename for function in self._around.program.functions]
+        named = [typename for typename in typenames if not typename.endswith("*")]
+        return Operator(self.chance, self.checker, named, damage=self.options.rates.flip > 0)
 
     # ---- a run ----------------------------------------------------------------------------------------------------------
     def run(self, steps_max: int | None = None) -> Outcome:
@@ -346,7 +355,13 @@ class World:
         happened = None if intake is None else intake.work(self._around.open_share)
         if happened:
             self._around.note(DOOR, happened)
+            for shard in range(self.options.shards):
+                self._hear(shard, News.ENTRIES)
         return happened is not None
+
+    def _operate(self) -> bool:
+        """The operator asks, or hears."""
+        return self._operator is not None and self._supervisor is not None and self._operator.work(self._supervisor.desks)
 
     # ---- faults ---------------------------------------------------------------------------------------------------------
     def _strike(self, fault: str) -> bool:
@@ -438,6 +453,8 @@ class World:
         self.trace.note("world", "heals")
         self.faults.heal()
         self.node.wake_up()
+        if self._operator is not None:
+            self._operator.active = False
         for sink in self._around.sinks.values():
             sink.down_until = 0.0
         self._around.open_share = 1.0
@@ -539,6 +556,7 @@ class World:
             "call_steps": events["call"],
             "restarts": events["restart"],
             "repeated_records": sum(sink.repeated for sink in self._around.sinks.values()),
+            **({} if self._operator is None else self._operator.counts),
             **({} if self._around.intake is None else self._around.intake.figures),
             "faults": self.faults.total,
             **{f"faults_{kind}": count for kind, count in sorted(self.faults.counts.items())},

@@ -73,6 +73,7 @@ class AppRuns:
             records=min(records, longest),
             ping_pong=False,
             orders=0,
+            operator=False,
             faulty_steps=min(STEPS_FAULTY) if seed % 2 else max(STEPS_FAULTY),
             messages_min=0,
         )

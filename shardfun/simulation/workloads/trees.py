@@ -72,6 +72,7 @@ class Trees(Workload):
 
     def __init__(self, options: Options) -> None:
         self._punctual = options.limits.timers_at_end != "fire"
+        self._replayed: set[tuple[str, int]] = set()
         self._waits_for_timers = options.ping_pong or options.orders > 0 or options.limits.timers_at_end != "keep"
         chance = random.Random(options.seed)
         self._types = draw_types(chance)
@@ -92,9 +93,18 @@ class Trees(Workload):
             Turn,
             clock_ms=lambda: self.clock.highest_ms,
             went_back=lambda: self.clock.went_back,
+            replayed=self._replayed,
             punctual=self._punctual,
         )
         declare_trees(app, around, MAIN, self._types)
+
+    def replayed(self, letter: dict[str, Any]) -> None:
+        """See ``Workload``."""
+        payload = letter.get("payload")
+        payload = payload.get("step", payload) if isinstance(payload, dict) else {}
+        if "origin" in payload:
+            self._replayed.add((payload["origin"], payload["number"]))
+            self._replayed.add((f"answer {payload['origin']}", payload["number"]))
 
     def total(self, partition: int) -> int:
         """See ``Workload``."""

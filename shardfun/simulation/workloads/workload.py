@@ -192,6 +192,9 @@ class Workload(ABC):
         """
         self.check_end(view, [cbor2.loads(record) for records in published.values() for record in records])
 
+    def replayed(self, letter: dict[str, Any]) -> None:  # noqa: B027 - most need not know
+        """From now on a dead letter may be sent again, behind messages that were sent after it."""
+
     # ---- orders ---------------------------------------------------------------------------------------------------------
     @property
     def endless(self) -> bool:

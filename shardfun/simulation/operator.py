@@ -1,0 +1,203 @@
+"""The simulated operator: looks at dead letters, sends them again or deletes them, and asks for state, while everything fails.
+
+The desks are the real ones; their questions go on whenever something has happened. The operator outlives supervisors, and asks again
+what was not answered: that must do no harm.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any
+
+from shardfun.core.coordinator import Coordinator
+from shardfun.errors import CorruptionError, ShardfunError, StorageError, UnavailableError
+from shardfun.model.address import Address
+from shardfun.model.control import Found, LettersDone, ToShard
+from shardfun.model.questions import (
+    Action,
+    LettersAnswer,
+    LettersQuestion,
+    ListAnswer,
+    ListQuestion,
+    StateAnswer,
+    StateQuestion,
+)
+from shardfun.simulation.checker import Checker
+from shardfun.simulation.letters import LetterBook
+from shardfun.simulation.violation import wrong
+from shardfun.supervisor.letters import LetterDesk
+from shardfun.supervisor.queries import QueryDesk
+
+CHANGED_MAX = 6
+LISTED = 20
+LIST_LIMITS = (1, 3, 100)
+Question = LettersQuestion | StateQuestion | ListQuestion
+
+
+class _Event:
+    """As ``trio.Event``, for code that the world lets go on."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+
+    def set(self) -> None:
+        """See ``trio.Event``."""
+        self._is_set = True
+
+    async def wait(self) -> None:
+        """See ``trio.Event``."""
+        while not self._is_set:
+            await _Turn()
+
+
+class _Turn:
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+class Desks:
+    """The desks of one supervisor process, and the question that one of them works on."""
+
+    def __init__(self, coordinator: Coordinator, shards: int, send: Callable[[int, ToShard], None]) -> None:
+        self._letters = LetterDesk(coordinator, shards, send, lambda: None, _Event)
+        self._queries = QueryDesk(coordinator, shards, send, lambda: None, _Event)
+        self._work: Coroutine[Any, Any, Any] | None = None
+
+    def hear(self, shard: int, message: LettersDone | Found) -> None:
+        """A shard has answered."""
+        if isinstance(message, LettersDone):
+            self._letters.on_done(shard, message)
+        else:
+            self._queries.on_found(shard, message)
+
+    def wake(self) -> None:
+        """The coordinator may have changed."""
+        self._letters.wake()
+        self._queries.wake()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a question is being worked on."""
+        return self._work is not None
+
+    def begin(self, question: Question) -> None:
+        """Ask. One question at a time."""
+        assert self._work is None
+        desk: Any = self._letters if isinstance(question, LettersQuestion) else self._queries
+        self._work = desk.work_on(question)
+
+    def go_on(self) -> Any:
+        """The answer, or ``None`` as long as there is none.
+
+        Raises:
+            ShardfunError: why there will be none.
+        """
+        work = self._work
+        assert work is not None
+        try:
+            work.send(None)
+        except StopIteration as stop:
+            self._work = None
+            return stop.value
+        except BaseException:
+            self._work = None
+            raise
+        return None
+
+    def close(self) -> None:
+        """The process is gone."""
+        if self._work is not None:
+            self._work.close()
+
+
+class Operator:
+    """See the module.
+
+    Args:
+        chance: of the world.
+        damage: whether bits of the disk may flip in this run.
+    """
+
+    def __init__(self, chance: random.Random, checker: Checker, typenames: list[str], *, damage: bool) -> None:
+        self.active = True
+        self.counts = {"letters_replayed": 0, "letters_dropped": 0, "questions": 0}
+        self._chance = chance
+        self._checker = checker
+        self._book: LetterBook = checker.letters
+        self._typenames = typenames
+        self._damage = damage
+        self._asked: Question | None = None
+
+    def work(self, desks: Desks) -> bool:
+        """Ask something, or go on with it; whether anything has come of it."""
+        if not desks.busy:
+            if not self.active:
+                return False
+            if self._asked is None:
+                self._asked = self._question()
+            desks.begin(self._asked)
+        try:
+            answer = desks.go_on()
+        except UnavailableError:
+            self._asked = None
+            return False
+        except (CorruptionError, StorageError):
+            if not self._damage:
+                raise
+            self._asked = None
+            return True
+        except ShardfunError as error:
+            wrong(f"{self._asked} is answered with {type(error).__name__}: {error}")
+        if answer is None:
+            return False
+        question, self._asked = self._asked, None
+        self.counts["questions"] += 1
+        match answer:
+            case LettersAnswer():
+                assert isinstance(question, LettersQuestion)
+                self._letters(question, answer)
+            case StateAnswer():
+                assert isinstance(question, StateQuestion)
+                self._checker.queries.answered(question, answer)
+            case ListAnswer():
+                assert isinstance(question, ListQuestion)
+                self._checker.queries.listed(question, answer)
+        return True
+
+    def _question(self) -> Question:
+        chance = self._chance
+        kind = chance.random()
+        if kind < 0.7:
+            return LettersQuestion(action=chance.choice(("list", "show")), limit=LISTED)
+        typename = chance.choice(self._typenames)
+        if kind < 0.8:
+            return ListQuestion(typename=typename, limit=chance.choice(LIST_LIMITS))
+        known = self._checker.queries.addresses(typename)
+        address = chance.choice(known) if known and chance.random() < 0.9 else Address(typename, "nobody")
+        return StateQuestion(target=address.typename, id=address.id, at=chance.choice(("live", "checkpoint")), limit=2)
+
+    def _letters(self, question: LettersQuestion, answer: LettersAnswer) -> None:
+        if question.action in {"list", "show"}:
+            for letter in answer.letters:
+                self._book.shown(letter)
+            found = [letter.key for letter in answer.letters]
+            if found and self._chance.random() < 0.8:
+                self._asked = self._change(found)
+            return
+        for change in answer.changes:
+            if not change.refused:
+                self._book.changed(change.key, question.action)
+                self.counts["letters_replayed" if question.action == "replay" else "letters_dropped"] += 1
+        for key in answer.unknown:
+            self._book.missing(key)
+
+    def _change(self, found: list[str]) -> LettersQuestion:
+        """Each letter has one fate, however often it is asked for: so it is known what has become of one that is gone."""
+        chance = self._chance
+        chosen = chance.sample(found, min(len(found), chance.randint(1, CHANGED_MAX)))
+        action: Action = "replay" if chance.random() < 0.5 else "drop"
+        keys = [key for key in chosen if self._book.decide(key, action) == action]
+        if not keys:
+            return LettersQuestion(action="list", limit=LISTED)
+        return LettersQuestion(action=action, keys=keys)
