@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 PAGE_BYTES = 256  # small, so that small files have some
 FREE_BYTES = 1 << 40
-FLIP_WEIGHTS = {".ldb": 4, "delta": 4, ".log": 2}
+FLIP_WEIGHTS = {".ldb": 4, "delta": 4, "manif": 3, ".log": 2}
 """By the end or the beginning of a name: kinds of files in which more bits flip. The others stop a node at once."""
 
 SHORT_WRITE_EVERY = 7  # each so manieth step that writes takes only a part

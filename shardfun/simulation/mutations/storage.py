@@ -15,7 +15,7 @@ from shardfun.state import incarnation as incarnation_module
 from shardfun.state import manifest as manifest_module
 from shardfun.state import store as store_module
 from shardfun.state.chain import Mark
-from shardfun.state.delta import DeltaReader, encode_delta
+from shardfun.state.delta import encode_delta
 from shardfun.state.files import TEMPORARY_SUFFIX, FileForm, Write, digest_of, storage_error, write_checked
 from shardfun.state.filesystem import FileSystem
 from shardfun.state.leveldb import Database
@@ -98,19 +98,6 @@ def _written_when_applied(original: Any) -> Any:
     return apply_delta
 
 
-def _unchecked_delta(original: Any) -> Any:
-    """A delta's digest is read and not compared with its content."""
-
-    def verified_digest(self: DeltaReader) -> bytes:
-        with suppress(Exception):
-            digest: bytes = original(self)
-            return digest
-        source = self._source
-        return source.read(source.size - 16, 16)
-
-    return verified_digest
-
-
 def _keep_files(_original: Any) -> Any:
     def remove_file(path: Path, disk: FileSystem) -> None:
         """Leave deltas that are aborted, undone or old."""
@@ -191,14 +178,6 @@ def _unchecked_reads(original: Any) -> Any:
     return get
 
 
-def _unchecked_open(original: Any) -> Any:
-    def opened(self: Database, *, paranoid: bool) -> None:
-        del paranoid
-        original(self, paranoid=False)
-
-    return opened
-
-
 # ---- manifest and incarnation --------------------------------------------------------------------------------------------
 def _checked_written_by(**how: Any) -> Callable[[Any], Any]:
     def make(_original: Any) -> Any:
@@ -220,13 +199,6 @@ def _guess_newest(original: Any) -> Any:
         return original(self, job, accept_loss=True)
 
     return newest
-
-
-def _believes_applied(_original: Any) -> Any:
-    def lost_power(_self: LevelDBStore) -> bool:
-        return False
-
-    return lost_power
 
 
 MUTATIONS: dict[str, Mutation] = {
@@ -254,9 +226,6 @@ MUTATIONS: dict[str, Mutation] = {
             Patch(LevelDBStore, "apply_delta", _written_when_applied),
         ),
     ),
-    "delta-not-checked": Mutation(
-        "the checksum of a delta is not compared", (Patch(DeltaReader, "_verified_digest", _unchecked_delta),)
-    ),
     "newest-delta-counts": Mutation(
         "a recovery goes to the newest delta instead of the one that the manifest names",
         (Patch(LevelDBStore, "recover", _recovery_keeps_newer),),
@@ -277,18 +246,11 @@ MUTATIONS: dict[str, Mutation] = {
     "reads-not-checked": Mutation(
         "LevelDB reads without comparing checksums", (Patch(SimulatedLevelDB, "_table", _unchecked_reads),)
     ),
-    "opened-without-checks": Mutation(
-        "LevelDB is opened without looking for damage", (Patch(Database, "open", _unchecked_open),)
-    ),
     "incarnation-not-durable": Mutation(
         "an incarnation begins before its number is durable",
         (Patch(incarnation_module, "write_checked", _checked_written_by(sync=False, sync_folder=False)),),
     ),
     "damaged-manifest-skipped": Mutation(
         "an older manifest counts if the newest is damaged", (Patch(Manifests, "newest", _guess_newest),)
-    ),
-    "applied-believed-after-power-cut": Mutation(
-        "after a power cut the mark of LevelDB's last checkpoint is believed",
-        (Patch(LevelDBStore, "_lost_power", _believes_applied),),
     ),
 }
