@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from shardfun.errors import CorruptionError, StorageError
+from shardfun.simulation.campaign import Plan, run_seed
 from shardfun.simulation.disk import FileSupervisorDisk, StoredManifest
 from shardfun.simulation.engine_log import BLOCK_BYTES, LogWriter, read_log
 from shardfun.simulation.files import PAGE_BYTES, ProcessDeath, ProcessFiles, SimulatedDisk, Trouble
+from shardfun.simulation.options import draw
 from shardfun.state.files import FileForm, make_directory, read_checked, write_checked
 
 FORM = FileForm(b"sftest-\n", 1, "test file")
@@ -195,3 +197,21 @@ def test_a_log_that_is_cut_loses_its_end_and_one_with_a_flipped_bit_says_so() ->
         flipped[place] ^= 4
         found, damaged = read_log(bytes(flipped))
         assert damaged or found == records
+
+
+ON_FILES = [seed for seed in range(1, 80) if draw(seed).files]
+
+
+@pytest.mark.parametrize("seed", [seed for seed in ON_FILES if not draw(seed).rates.flip][:1])
+def test_a_world_on_a_simulated_disk_loses_nothing(seed: int) -> None:
+    """Real stores and manifests, under power cuts and failing steps."""
+    outcome = run_seed(seed, Plan())
+    assert (outcome.kind, outcome.what) == ("ok", "")
+    assert outcome.figures["refusals"] == 0
+
+
+@pytest.mark.parametrize("seed", [seed for seed in ON_FILES if draw(seed).rates.flip][:2])
+def test_flipped_bits_do_not_matter_or_the_start_is_refused(seed: int) -> None:
+    outcome = run_seed(seed, Plan())
+    assert (outcome.kind, outcome.what) == ("ok", "")
+    assert outcome.figures["refusals"] <= outcome.figures["bit_flips"]
