@@ -11,13 +11,11 @@ from leftovers import Leftovers
 
 from shardfun import BlockingSupervisor
 
-FAST = {"checkpoint": {"interval": "40 ms"}, "supervision": {"spares": 0}}
-
 
 @pytest.fixture(scope="session")
 def warmed_up() -> None:
     """What is opened once in a process (nng's own threads and descriptors) is open now."""
-    with BlockingSupervisor(embedding_apps.app, shards=1, **FAST) as node:
+    with BlockingSupervisor(embedding_apps.app, shards=1, **embedding_apps.FAST) as node:
         node.send(embedding_apps.COUNTER, "a", embedding_apps.Add(1))
 
 

@@ -7,6 +7,8 @@ import msgspec
 from shardfun import App, Context, State, Value, value
 
 COUNTER = "demo/counter"
+FAST = {"checkpoint": {"interval": "40 ms"}, "supervision": {"spares": 0}}
+"""Settings of most nodes."""
 
 
 class Add(msgspec.Struct, frozen=True):

@@ -7,8 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import FAST
-from embedding_apps import COUNTER, Add, Fail, Total, app
+from embedding_apps import COUNTER, FAST, Add, Fail, Total, app
 from leftovers import Leftovers
 
 from shardfun import Supervisor

@@ -6,8 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import FAST
-from embedding_apps import COUNTER, Add, Fail, Total, app
+from embedding_apps import COUNTER, FAST, Add, Fail, Total, app
 from leftovers import Leftovers
 
 from shardfun import BlockingSupervisor, Message

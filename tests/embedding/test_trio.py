@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from conftest import FAST
-from embedding_apps import COUNTER, Add, Fail, Total, app, made_in_a_function
+from embedding_apps import COUNTER, FAST, Add, Fail, Total, app, made_in_a_function
 from leftovers import Leftovers
 
 from shardfun import Address, Message, Supervisor
