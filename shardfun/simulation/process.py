@@ -204,7 +204,13 @@ class ShardProcess:
         self._execution.reset()
         self.core = None
         self.running = self._finishing = False
-        self._submit("recover", lambda: self._store.recover(message.complete, message.digest), self._recovered, message)
+        self._submit("recover", lambda: self._recover(message), self._recovered, message)
+
+    def _recover(self, message: Reset) -> StoredDelta | None:
+        """Only one process may have the store of a shard open: what served it before is dead and reaped."""
+        if self._around.holders.setdefault(self.shard, self) is not self:
+            wrong(f"{self.name}: its store is opened while another process that serves it lives")
+        return self._store.recover(message.complete, message.digest)
 
     def _recovered(self, message: Reset, delta: StoredDelta | None) -> None:
         if message is not self._reset:
@@ -333,6 +339,7 @@ class ShardProcess:
             return False
         self.exited = True
         self._store.close()
+        self._let_go()
         self.note("exit")
         return True
 
@@ -437,12 +444,17 @@ class ShardProcess:
             {name: log.emitted for name, log in core.egress.items()},
         )
 
+    def _let_go(self) -> None:
+        if self._around.holders.get(self.shard) is self:
+            del self._around.holders[self.shard]
+
     # ---- the end --------------------------------------------------------------------------------------------------------
     def kill(self) -> None:
         """The process is gone, whatever it was doing."""
         around = self._around
         self._execution.reset()
         outcome = self._storage.kill(around.chance)
+        self._let_go()
         self._doors.kill()
         around.network.process_ended(self.shard, around.chance, around.options.rates.stale)
         around.controls.to_shard[self.shard].clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shardfun.core.shard import Program
 from shardfun.simulation.calls import Beside
@@ -43,6 +43,8 @@ class Surroundings:
     program: Program
     beside: Beside
     intake: Intake | None = None
+    holders: dict[int, object] = field(default_factory=dict)
+    """By shard, the process that has its store open."""
     open_share: float = 0.0
     executed: int = 0
 

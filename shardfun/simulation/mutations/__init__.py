@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from shardfun.errors import ConfigurationError
-from shardfun.simulation.mutations import cells, commits, incarnations, ordering, snapshots, storage
+from shardfun.simulation.mutations import cells, commits, incarnations, ordering, outside, snapshots, storage
 from shardfun.simulation.mutations.patching import Mutation, Patch
 
 __all__ = ["MUTATIONS", "Mutation", "Patch", "mutated"]
@@ -21,6 +21,7 @@ MUTATIONS: dict[str, Mutation] = {
     **incarnations.MUTATIONS,
     **commits.MUTATIONS,
     **cells.MUTATIONS,
+    **outside.MUTATIONS,
     **storage.MUTATIONS,
 }
 
