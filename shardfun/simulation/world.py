@@ -15,23 +15,16 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from shardfun.core.coordinator import State
-from shardfun.core.runner import compile_runner, run_plain
-from shardfun.core.shard import Program
 from shardfun.errors import StorageError
-from shardfun.simulation.checker import Checker
-from shardfun.simulation.clock import WallClock
-from shardfun.simulation.disk import FileSupervisorDisk, SupervisorDisk
+from shardfun.simulation.building import figures_of, operator_of, surroundings_of
 from shardfun.simulation.door import WHO as DOOR
 from shardfun.simulation.faults import Faults
-from shardfun.simulation.following import followed
-from shardfun.simulation.intake import Intake, ReplySink, is_reply
-from shardfun.simulation.network import ControlSockets, Network, News
+from shardfun.simulation.network import News
 from shardfun.simulation.node import Node
-from shardfun.simulation.operator import Operator
 from shardfun.simulation.options import DELIVERED_MIN, PACES, Options
 from shardfun.simulation.process import ANYTHING
 from shardfun.simulation.repairs import Repairs
-from shardfun.simulation.sinks import Sink
+from shardfun.simulation.striking import STEP_S, Strikes
 from shardfun.simulation.supervisor import Supervisor
 from shardfun.simulation.surroundings import Surroundings
 from shardfun.simulation.trace import Event, Trace
@@ -44,7 +37,6 @@ from shardfun.simulation.workloads.workload import Workload
 __all__ = ["DELIVERED_MIN", "Outcome", "World"]
 
 SCHEDULE = 7_919_000_003  # other orders of the same seed are no other seeds
-STEP_S = 0.001
 LIVENESS_STEPS_MAX = 150_000
 IDLE_PICKS = 60
 """After so many picks in a row without anything to do, everybody is asked; if that finds nothing, the clock moves on."""
@@ -100,14 +92,14 @@ class World:
         """Once the run has ended."""
         self.trace = Trace(out, self._where)
         self.chance = random.Random(options.seed + SCHEDULE * options.schedule)
-        self._follow = follow
         self.faults = Faults(options.rates, options.seed, options.faults)
-        self._around = self._surroundings(make(options))
+        self._around = surroundings_of(options, make(options), self.trace, self.chance, self.faults, follow)
         self.checker = self._around.checker
-        self._operator = self._make_operator() if options.operator else None
+        self._operator = operator_of(self._around) if options.operator else None
         self.node = Node(self._around)
         self._repairs = Repairs(self._around, self.node)
         self._around.network.wake = self._hear
+        self._strikes = Strikes(self._around, self.node)
         self._shard_table = _table(list(enumerate(map(float, options.speeds))))
         self._agenda = Agenda(options.pace)
         self._outside: list[Callable[[], bool]] = [
@@ -118,62 +110,16 @@ class World:
             self._notice_death,
             self._boot,
             self._deliver_late,
-            self._notice_loss,
+            self._strikes.notice_loss,
             self._take_in,
             self._operate,
             self._operate,
         ]
         self._burst_steps = options.faulty_steps // (BURSTS + 1)
         self._outside_share = min(0.5, OUTSIDE_SHARE * options.pace["supervisor"])
-        self._losses: list[tuple[int, int, int]] = []
-        """``(shard, peer, incarnation)``: broken pipes that the shard has not been told of yet."""
         self._healed_at: int | None = None
         self._complete_at_heal = 0
         self._stop_asked = False
-
-    def _surroundings(self, workload: Workload) -> Surroundings:
-        options = self.options
-        workload.clock = WallClock(self.trace)
-        functions = workload.functions()
-        runners = [run_plain if options.plain_runners else compile_runner(function) for function in functions]
-        if self._follow:
-            runners = [followed(runner, self._follow, self.trace) for runner in runners]
-        network = Network(options.shards, options.pipe_frames)
-        checker = Checker(options.shards, functions, workload, network)
-        sinks = {
-            (name, shard): (ReplySink if is_reply(name) else Sink)(
-                f"egress {name} of shard {shard}", records, counts=options.sink_counts and not is_reply(name)
-            )
-            for name, parts in checker.emitted.items()
-            for shard, records in enumerate(parts)
-        }
-        intake = None
-        if workload.orders is not None:
-            intake = Intake(workload.orders, options.shards, self.chance, self.trace, self.faults, checker)
-            for sink in sinks.values():
-                if isinstance(sink, ReplySink):
-                    sink.intake = intake
-        return Surroundings(
-            intake=intake,
-            options=options,
-            chance=self.chance,
-            trace=self.trace,
-            clock=workload.clock,
-            faults=self.faults,
-            network=network,
-            controls=ControlSockets(options.shards),
-            disk=FileSupervisorDisk() if options.files else SupervisorDisk(),
-            sinks=sinks,
-            checker=checker,
-            workload=workload,
-            program=Program(functions, runners, workload.routes, workload.egresses, workload.context),
-            beside=workload.calls_beside(self.chance),
-        )
-
-    def _make_operator(self) -> Operator:
-        typenames = [function.spec.typename for function in self._around.program.functions]
-        named = [typename for typename in typenames if not typename.endswith("*")]
-        return Operator(self.chance, self.checker, named, damage=self.options.rates.flip > 0)
 
     # ---- a run ----------------------------------------------------------------------------------------------------------
     def run(self, steps_max: int | None = None) -> Outcome:
@@ -205,14 +151,16 @@ class World:
 
     def _end(self, kind: str, what: str) -> None:
         self._around.beside.close()
-        self.outcome = Outcome(kind, what, self._figures(), self.trace.digest, self.trace.last, self.faults.struck)
+        self.outcome = Outcome(
+            kind, what, figures_of(self._around, self._operator), self.trace.digest, self.trace.last, self.faults.struck
+        )
 
     def _step(self) -> None:
         """One thing that happens. Who is picked and has nothing to do takes no time."""
         supervisor = self.node.supervisor
         fault = self.faults.pick(recovering=supervisor is None or supervisor.recovering)
         if fault is not None:
-            self.faults.hit(fault, had_effect=self._strike(fault))
+            self.faults.hit(fault, had_effect=self._strikes.strike(fault))
         else:
             try:
                 self._do_something()
@@ -339,16 +287,6 @@ class World:
             self._wake(message.shard)
         return True
 
-    def _notice_loss(self) -> bool:
-        if not self._losses:
-            return False
-        shard, peer, incarnation = self._losses.pop(0)
-        process = self.node.processes[shard]
-        if process is not None and process.running_core is not None and process.running_core.incarnation == incarnation:
-            process.lose(peer)
-            self._wake(shard)
-        return True
-
     def _take_in(self) -> bool:
         """The door, or one of its clients."""
         intake = self._around.intake
@@ -364,81 +302,6 @@ class World:
         return self._operator is not None and self._supervisor is not None and self._operator.work(self._supervisor.desks)
 
     # ---- faults ---------------------------------------------------------------------------------------------------------
-    def _strike(self, fault: str) -> bool:
-        """A fault strikes; whether it had an effect."""
-        shard = self.faults.detail.randrange(self.options.shards)
-        match fault:
-            case "crash":
-                return self.node.kill(shard)
-            case "supervisor":
-                return self.node.kill_supervisor()
-            case "power":
-                self.node.power_loss()
-                return True
-            case "drop":
-                return self._break_pipe()
-            case "misjudge":
-                return self.node.misjudge(shard)
-            case "pause":
-                return self.node.hold(shard, self.faults.pause_steps * STEP_S)
-            case "stuck":
-                return self.node.hold(shard, self.faults.stuck_s)
-            case "freeze":
-                return self.node.freeze(shard, self.faults.freeze_share * self.options.silence_s)
-            case "jump":
-                return self._pass_timeout()
-            case "door":
-                return self._around.intake is not None and self._around.intake.kill_door()
-            case "down":
-                return self._sink_goes_down()
-            case "clock":
-                by_s = self.faults.clock_set_s
-                self._around.clock.set(by_s)
-                self.trace.note("world", "clock is set", f"by {by_s:+} s")
-                return True
-            case "flip":
-                return self._flip()
-            case _:
-                raise AssertionError(fault)
-
-    def _sink_goes_down(self) -> bool:
-        sinks = list(self._around.sinks.values())
-        if not sinks:
-            return False
-        sinks[self.faults.detail.randrange(len(sinks))].down_until = self.trace.now + self.faults.down_s
-        self.trace.note("world", "sink goes down")
-        return True
-
-    def _pass_timeout(self) -> bool:
-        """A checkpoint that is undecided takes longer than it may."""
-        if self.node.supervisor is None or self.node.supervisor.coordinator.state is not State.ALIGNING:
-            return False
-        self.trace.now += self.options.timing.timeout * 1.01
-        self.trace.note("world", "time passes")
-        return True
-
-    def _flip(self) -> bool:
-        machine = self._around.disk.machine
-        path = None if machine is None else machine.flip(self.faults.detail)
-        if path is not None:
-            self.trace.note("world", "bit flips", str(path))
-        return path is not None
-
-    def _break_pipe(self) -> bool:
-        """A pipe loses its tail. Both ends hear of it at once, or nobody does, and a gap or the next barrier has to show it."""
-        pipes = [(channel, pipe) for channel, pipe in self._around.network.pipes.items() if pipe]
-        if not pipes:
-            return False
-        chance = self.faults.detail
-        (sender, receiver), pipe = pipes[chance.randrange(len(pipes))]
-        incarnation = pipe[-1].incarnation
-        self._around.network.cut_tail((sender, receiver), chance.randint(1, len(pipe)))
-        told = not self.faults.lose_notice
-        self.trace.note("world", "pipe breaks", f"{sender} to {receiver}, {'noticed' if told else 'unnoticed'}")
-        if told:
-            self._losses += [(receiver, sender, incarnation), (sender, receiver, incarnation)]
-        return True
-
     def _burst(self) -> None:
         """Another part of the input may be read. The last part is kept for after the faults."""
         bursts = self.trace.step // self._burst_steps
@@ -536,31 +399,6 @@ class World:
             return process.core.incarnation, process.core.participant.cut
         supervisor = self.node.supervisor
         return 0 if supervisor is None else supervisor.coordinator.incarnation, self.checker.complete
-
-    def _figures(self) -> dict[str, float]:
-        events = self.trace.events
-        return {
-            "messages": self._around.executed,
-            "steps": self.trace.step,
-            "virtual_s": round(self.trace.now, 3),
-            "checkpoints": self.checker.completed,
-            "aborts": events["aborted"],
-            "incarnations": events["incarnation"],
-            "kills": events["killed"],
-            "bit_flips": events["bit flips"],
-            "refusals": events["start refused"],
-            "storage_failures": events["storage fails"],
-            "power_losses": events["power loss"],
-            "broken_pipes": events["pipe breaks"],
-            "stale_frames": events["stale"],
-            "call_steps": events["call"],
-            "restarts": events["restart"],
-            "repeated_records": sum(sink.repeated for sink in self._around.sinks.values()),
-            **({} if self._operator is None else self._operator.counts),
-            **({} if self._around.intake is None else self._around.intake.figures),
-            "faults": self.faults.total,
-            **{f"faults_{kind}": count for kind, count in sorted(self.faults.counts.items())},
-        }
 
 
 def _table(weighted: Sequence[tuple[T, float]]) -> list[T]:
