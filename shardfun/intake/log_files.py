@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 from shardfun.errors import CorruptionError
 from shardfun.intake.log_disk import REAL_LOG_DISK, LogDisk
-from shardfun.state.files import remove_file, storage_error
+from shardfun.state.files import remove_file, storage_error, sync_directory
 
 HEAD: Final = struct.Struct(">IIH")
 """Of a frame: length of the content, checksum, slot."""
@@ -138,12 +138,16 @@ def segments(folder: Path, disk: LogDisk = REAL_LOG_DISK) -> list[int]:
 def trim(folder: Path, offset: int, disk: LogDisk = REAL_LOG_DISK) -> int:
     """Remove the segments that end at or before ``offset``, never the last one; how many.
 
+    One after the other, and each durably before the next: after a power cut any file that was removed may be back, and an older one
+    without the newer would look like a log that has lost something.
+
     Raises:
         StorageError: one of them cannot be removed.
     """
     starts = segments(folder, disk)
     doomed = [start for start, end in itertools.pairwise(starts) if end <= offset]
     for start in doomed:
+        sync_directory(folder, disk)
         remove_file(segment_path(folder, start), disk)
     return len(doomed)
 

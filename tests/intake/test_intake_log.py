@@ -35,6 +35,7 @@ from shardfun.intake.log_files import (
     segments,
     trim,
 )
+from shardfun.simulation.log_disk import LogHands, LogMachine
 
 
 def contents(folder: Path, end: int | None = None) -> list[bytes]:
@@ -267,6 +268,23 @@ def test_trimming_removes_whole_segments_but_the_last(tmp_path: Path) -> None:
     writer = opened(folder)
     assert writer.durable == ends[3]
     writer.close()
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_power_cut_after_trimming_leaves_no_gap(seed: int) -> None:
+    """Whichever removals it undoes: an old segment is there only with all that follow it."""
+    machine, folder = LogMachine(), Path("/log")
+    hands = LogHands(machine)
+    writer = LogWriter(folder, segment_bytes=50, disk=hands)
+    writer.open()
+    ends = [writer.append([(7, b"x" * 100)]) for _ in range(6)]
+    trim(folder, ends[4], hands)
+    writer.close()
+    hands.kill()
+    machine.power_loss(random.Random(seed))
+    again = LogWriter(folder, segment_bytes=50, disk=LogHands(machine))
+    again.open()
+    assert again.durable == ends[5]
 
 
 def test_no_log_is_trimmed_and_scanned_without_an_error(tmp_path: Path) -> None:
