@@ -262,9 +262,13 @@ class StreamEgress:
         self._torn = False
 
     def _delete_old(self) -> None:
-        """Never the newest segment. An error is no reason to stop: it is tried again with the next records."""
+        """Never the newest segment. An error is no reason to stop: it is tried again with the next records.
+
+        Each durably before the next: a power cut that brings back an older one without the newer would leave a gap.
+        """
         while len(self._segments) > 1 and self._bytes - self._segments[1].bytes >= self._options.retention_bytes:
             try:
+                self._sync_folder(self._folder)
                 self._segments[0].path.unlink(missing_ok=True)
             except OSError:
                 return
