@@ -224,6 +224,8 @@ class SimProcess:
             error = next((found for found in error.exceptions if not isinstance(found, trio.Cancelled)), error.exceptions[0])
         if isinstance(error, Exit):
             return error.code
+        if not isinstance(error, (Exception, trio.Cancelled)):
+            raise error  # it is meant for the test: somebody has pressed a key, say
         if isinstance(error, (CorruptionError, StorageError)):
             self.world.trace.add("shard process failed", error=error)
             return EXIT_STORAGE
