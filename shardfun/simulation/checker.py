@@ -32,6 +32,9 @@ from shardfun.simulation.view import CheckpointView, waiting_messages
 from shardfun.simulation.violation import wrong
 from shardfun.simulation.workloads import Workload
 
+DIRTY_SLACK_BYTES = 200_000
+"""One piece of work may go so far beyond the hard limit of changed state."""
+
 
 class Checker:
     """See the module.
@@ -89,9 +92,26 @@ class Checker:
         for link in core.links:
             if len(link.inbox) > core.limits.window_frames:
                 wrong(f"shard {core.identity.shard}: {len(link.inbox)} frames in the inbox of {link.peer}")
+        self._gauges_hold(core)
         frozen = core.table.frozen
         if frozen is not None and frozen.encoded and frozen.pre_images:
             wrong(f"shard {core.identity.shard}: pre-images are kept after encoding")
+
+    @staticmethod
+    def _gauges_hold(core: ShardCore) -> None:
+        """No gauge is beyond its limit: calls, what waits, what has changed; and none is below nothing."""
+        limits, calls, shard = core.limits, core.dispatcher.calls, core.identity.shard
+        gauges = {
+            "calls": (calls.running, limits.calls),
+            "messages": (core.backlog, limits.backlog_limit),
+            "changed bytes": (core.table.dirty_bytes, limits.dirty_hard_bytes + DIRTY_SLACK_BYTES),
+        }
+        for what, (found, limit) in gauges.items():
+            if not 0 <= found <= limit:
+                wrong(f"shard {shard}: {found} {what}, expected 0 to {limit}")
+        for name, log in core.egress.items():
+            if log.pending_bytes != sum(map(len, log.pending)):
+                wrong(f"shard {shard}: egress {name} counts {log.pending_bytes} bytes that wait for its sink, and has others")
 
     # ---- after a recovery -----------------------------------------------------------------------------------------------
     def restored(self, core: ShardCore, store: AnyStore, queues: Queues) -> None:

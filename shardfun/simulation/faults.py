@@ -67,7 +67,21 @@ CALL_BREAKS = 0.01
 CALL_TIMES_OUT = 0.03
 
 
-STEP_FAULTS = ("crash", "supervisor", "power", "drop", "misjudge", "pause", "freeze", "stuck", "jump", "clock", "down", "door", "flip")
+STEP_FAULTS = (
+    "crash",
+    "supervisor",
+    "power",
+    "drop",
+    "misjudge",
+    "pause",
+    "freeze",
+    "stuck",
+    "jump",
+    "clock",
+    "down",
+    "door",
+    "flip",
+)
 """Kinds of which at most one strikes in each step of the world."""
 
 COUNTED_BY_OTHERS = frozenset((*STEP_FAULTS, "point", "cursed", "outage", "rush"))

@@ -98,6 +98,8 @@ class Options:
         sink_counts: sinks know how much they hold; otherwise records are repeated after a crash.
         ping_pong: messages that are sent to and fro for ever, inside a shard and between two.
         faults: names of the faults that strike (see ``faults``), of a run that was shrunk; ``None``: those that are drawn.
+        hot: almost all of the work is for one address (in ``bank``).
+        rounded_ms: what is sent later is due at multiples of this, many at once (in ``trees``); 0: when it likes.
         operator: somebody looks at dead letters and states, and sends letters again or deletes them.
         orders: that clients send through the door.
         silence_s: after so much time without a sign of life a process counts as dead.
@@ -127,13 +129,15 @@ class Options:
     silence_s: float
     orders: int = 0
     operator: bool = False
+    hot: bool = False
+    rounded_ms: int = 0
     faults: tuple[str, ...] | None = None
     messages_min: int = DELIVERED_MIN
     schedule: int = 0
     files: bool = False
 
 
-RECORDS = {"pairs": 300, "bank": 1500, "ring": 72, "trees": 440}
+RECORDS = {"pairs": 300, "bank": 1600, "ring": 72, "trees": 440}
 """Enough for 2,000 messages in the surviving history of every run."""
 
 FILES_SHARE = 0.3
@@ -187,6 +191,8 @@ def draw(seed: int, workload: str | None = None) -> Options:
         silence_s=chance.choice((0.3, 1.0)),
         orders=more.choice((0, 0, 0, 30, 60)),
         operator=more.random() < 0.5,
+        hot=more.random() < 0.25,
+        rounded_ms=more.choice((0, 0, 0, 700)),
     )
     return _on_files(options, random.Random(f"{seed} files"))
 

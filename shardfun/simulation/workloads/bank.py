@@ -24,6 +24,8 @@ from shardfun.simulation.workloads.workload import MAIN, Workload, each_once, sa
 ACCOUNTS = 14
 OPENING = 100
 HISTORY = 4
+HOT_ACCOUNT = "account-0"
+HOT_SHARE = 0.99
 AUDITOR = "head-office"
 
 
@@ -88,9 +90,9 @@ class Bank(Workload):
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
-        chance = random.Random(options.seed)
+        chance, hot = random.Random(options.seed), HOT_SHARE if options.hot else 0.0
         self._records = [
-            [_record(chance, number) for number in range(share(options.records, partition, options.shards))]
+            [_record(chance, number, hot) for number in range(share(options.records, partition, options.shards))]
             for partition in range(options.shards)
         ]
 
@@ -206,16 +208,16 @@ def _remember(history: list[int], amount: int) -> None:
     del history[:-HISTORY]
 
 
-def _record(chance: random.Random, number: int) -> dict[str, Any]:
+def _record(chance: random.Random, number: int, hot: float) -> dict[str, Any]:
     """``number`` is unique in its partition only; that is enough for a report, and for traps a few digits more are added."""
     unique = number * 1_000_003 + chance.randrange(1_000_003)
     kind = chance.random()
     if kind < 0.01:
         return {"number": unique, "unreadable": True}
-    account = f"account-{chance.randrange(ACCOUNTS)}"
+    account = HOT_ACCOUNT if chance.random() < hot else f"account-{chance.randrange(ACCOUNTS)}"
     if kind < 0.2:
         return {"number": unique, "account": account, "message": Query(unique)}
-    to = "account-0" if chance.random() < 0.5 else f"account-{chance.randrange(ACCOUNTS)}"
+    to = HOT_ACCOUNT if chance.random() < 0.5 else f"account-{chance.randrange(ACCOUNTS)}"
     message = Transfer(unique, to, chance.randint(1, 60), chance.random() < 0.03)
     record = {"number": unique, "account": account, "message": message}
     if kind > 0.99:

@@ -72,6 +72,7 @@ class Trees(Workload):
 
     def __init__(self, options: Options) -> None:
         self._punctual = options.limits.timers_at_end != "fire"
+        self._rounded_ms = options.rounded_ms
         self._replayed: set[tuple[str, int]] = set()
         self._waits_for_timers = options.ping_pong or options.orders > 0 or options.limits.timers_at_end != "keep"
         chance = random.Random(options.seed)
@@ -94,6 +95,7 @@ class Trees(Workload):
             clock_ms=lambda: self.clock.highest_ms,
             went_back=lambda: self.clock.went_back,
             replayed=self._replayed,
+            rounded_ms=self._rounded_ms,
             punctual=self._punctual,
         )
         declare_trees(app, around, MAIN, self._types)

@@ -87,7 +87,10 @@ class Arm(Command, frozen=True):
 
 
 def _send_later(stage: Stage, node: Node, delay_ms: int, token: str = "", *, replace: bool = False) -> None:
-    step = Step(stage.place, 0, node, stage.now_ms + delay_ms, armed=bool(token))
+    now_ms, rounded_ms = stage.now_ms, stage.around.rounded_ms
+    if rounded_ms:
+        delay_ms = -(-(now_ms + delay_ms) // rounded_ms) * rounded_ms - now_ms
+    step = Step(stage.place, 0, node, now_ms + delay_ms, armed=bool(token))
     delay = dt.timedelta(milliseconds=delay_ms)
     stage.ctx.send_after(delay, node.typename, node.id, step, token=token, replace=replace)
 

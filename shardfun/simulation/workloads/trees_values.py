@@ -94,6 +94,7 @@ class Surroundings:
         pause: what asynchronous code awaits; ``block``: what blocking code does.
         clock_ms: by which delayed messages are punctual, and what it says that it is over may be over; ``None``: that of the runtime.
         went_back: whether the clock of the runtime was ever set back.
+        rounded_ms: what is sent later is due at multiples of this.
         replayed: origin and number of messages that were parked, and may come late. Never iterated.
         punctual: delayed messages never come early (a run may be asked to fire them all at its end).
         timeout_s: of the calls that have one.
@@ -107,6 +108,7 @@ class Surroundings:
         clock_ms: Callable[[], int] | None = None,
         went_back: Callable[[], bool] = lambda: False,
         replayed: Collection[tuple[str, int]] = frozenset(),
+        rounded_ms: int = 0,
         *,
         punctual: bool = True,
         timeout_s: float = 2.0,
@@ -117,6 +119,7 @@ class Surroundings:
         self.clock_ms = clock_ms
         self.went_back = went_back
         self.replayed = replayed
+        self.rounded_ms = rounded_ms
         self.punctual = punctual
         self.timeout_s = timeout_s
         self.attempts = Counter[int]()
