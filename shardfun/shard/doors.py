@@ -44,6 +44,7 @@ class Ingress:
         self._high = high
         self._low = low
         self._throttled = False
+        self._held = False
         self._wake_at: float | None = None
         self._epoll: select.epoll | None = None
         self._heard: list[int] = []
@@ -55,7 +56,7 @@ class Ingress:
     @property
     def wake_at(self) -> float | None:
         """When a reader has something again; ``None`` if not known or not wanted."""
-        return None if self._throttled else self._wake_at
+        return None if self._throttled or self._held else self._wake_at
 
     def read(self, now: float) -> bool:
         """One batch from every reader that has one; whether any record came in."""
@@ -91,6 +92,12 @@ class Ingress:
             self.hear(self._epoll)
         return not self._throttled
 
+    def hold(self, *, held: bool) -> None:
+        """Whether there is no room for what would be read, so that readers shall not wake the loop."""
+        if held is not self._held:
+            self._held = held
+            self.hear(self._epoll)
+
     def hear(self, epoll: select.epoll | None) -> None:
         """Let readers wake the loop through their ``wake_fd`` while nothing is throttled; ``None``: not at all.
 
@@ -101,7 +108,7 @@ class Ingress:
             with suppress(OSError):  # the reader has closed it
                 self._epoll.unregister(fd)
         self._epoll, self._heard = epoll, []
-        if epoll is None or self._throttled:
+        if epoll is None or self._throttled or self._held:
             return
         for wake_fd in dict.fromkeys(getattr(reader, "wake_fd", None) for _, reader in self._readers):
             if wake_fd is not None:

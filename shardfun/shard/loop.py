@@ -84,9 +84,12 @@ class HotLoop:
         self._egress.publish(self._monotonic())
         return busy
 
-    @property
-    def wake_at(self) -> float | None:
-        """When to iterate again although nothing arrives: monotonic seconds."""
+    def rest(self) -> float | None:
+        """There is nothing to do: when to iterate again although nothing arrives (monotonic seconds).
+
+        While there is no room for more input, nobody would read it: then it must not wake the loop, which would turn round at once.
+        """
+        self._ingress.hold(held=self._is_full())
         times = [self._ingress.wake_at, self._egress.wake_at]
         due_ms = self.core.wake_at_ms
         if due_ms is not None:
@@ -128,9 +131,8 @@ class HotLoop:
     def _read(self, core: ShardCore, deadline: float) -> bool:
         """Take in records while the slice lasts and what they cause is not piling up, running them as they come."""
         busy = False
-        dispatcher = core.dispatcher
         while self._clock() < deadline:
-            if dispatcher.waiting > self._room or any(dispatcher.outgoing(peer) > self._room for peer, _ in self._channels):
+            if self._is_full():
                 break
             if not self._ingress.read(self._monotonic()):
                 break
@@ -138,6 +140,11 @@ class HotLoop:
             self._run(core, deadline)
             self._send(flush=False)
         return busy
+
+    def _is_full(self) -> bool:
+        """Whether what was read causes more than can go on."""
+        dispatcher = self.core.dispatcher
+        return dispatcher.waiting > self._room or any(dispatcher.outgoing(peer) > self._room for peer, _ in self._channels)
 
     def _send(self, *, flush: bool) -> bool:
         """Send what there is room for; whether anything was."""

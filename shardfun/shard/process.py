@@ -223,7 +223,7 @@ class ShardProcess:
         if self._finishing and self._egress is not None:
             wake_at = self._egress.wake_at
         elif self._running and self._loop is not None:
-            wake_at = self._loop.wake_at
+            wake_at = self._loop.rest()
             if self._report_at is not None:
                 wake_at = self._report_at if wake_at is None else min(wake_at, self._report_at)
         if wake_at is None:

@@ -248,6 +248,33 @@ def test_the_backlog_limit_stops_the_node(clock: Clock, epoll: select.epoll) -> 
         world.loop.iterate()
 
 
+class Paced(Endless):
+    """Has something now and then; is asked again when it has said."""
+
+    wake_at = 1.0
+    reads = 0
+
+    def read(self, limit: int, now: float) -> None:
+        self.reads += 1
+
+
+def test_input_for_which_there_is_no_room_does_not_wake_the_loop(clock: Clock, epoll: select.epoll) -> None:
+    """It would be woken at once, read nothing, and be woken again, for as long as a peer is slow."""
+    reader = Paced()
+    limits = Limits(frame_messages=1, window_frames=1, dirty_hard_bytes=0)
+    world = World(clock, epoll, lambda: None, limits, shards=2, readers={"in": reader})
+    while world.loop.iterate():
+        pass
+    assert world.loop.rest() == reader.wake_at
+    world.put(20, left=1)  # each sends a message to the peer, which gives no credit
+    while world.loop.iterate():
+        pass
+    reads = reader.reads
+    assert world.loop.rest() is None
+    world.loop.iterate()
+    assert reader.reads == reads
+
+
 @pytest.mark.parametrize(
     ("due_s", "now_s", "wait_s"),
     [(100.0, 100.0, 0.0), (99.0, 100.0, 0.0), (100.001, 100.0, TICK_S), (9999.0, 100.0, CLOCK_CHECK_S)],
