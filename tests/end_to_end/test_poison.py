@@ -96,7 +96,7 @@ LIVELY = '[checkpoint]\ninterval = "50 ms"\n[supervision]\nspares = 0\nheartbeat
 
 def test_a_function_that_runs_for_long_is_neither_dead_nor_poison(node: Node) -> None:
     node.configure(file_ingress() + FILE_EGRESS, sections=f'{LIVELY}heartbeat_timeout = "2 s"\n')
-    node.lines("in.jsonl", [{"id": "slow", "do": "sleep", "s": 3}, {"id": "b"}])
+    node.lines("in.jsonl", [{"id": "slow", "do": "sleep", "s": 8}, {"id": "b"}])
     process = node.start("--json")
     running = wait_for(lambda: _running(node), "the status to name the function that runs for long")
     assert running.startswith("test/worker:slow for ")
