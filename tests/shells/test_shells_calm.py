@@ -13,15 +13,15 @@ async def nothing(_world: World) -> None:
 
 @pytest.mark.parametrize("shards", [1, 2, 3])
 def test_a_whole_run_publishes_what_a_plain_computation_gives(shards: int) -> None:
-    outcome = run_world(shards, bank(120), Options(shards=shards), nothing)
+    outcome = run_world(shards, bank(60), Options(shards=shards), nothing)
     assert outcome.world.final is not None
     assert outcome.world.final.state == "finished"
     assert outcome.world.final.recoveries == 0
-    assert outcome.virtual_s > 120 / 40
+    assert outcome.virtual_s > 60 / 40
 
 
 def test_two_runs_of_a_seed_are_the_same_and_of_another_are_not() -> None:
-    digests = [run_world(seed, bank(80), Options(), nothing).world.trace.digest for seed in (7, 7, 8)]
+    digests = [run_world(seed, bank(40), Options(), nothing).world.trace.digest for seed in (7, 7, 8)]
     assert digests[0] == digests[1] != digests[2]
 
 
@@ -34,7 +34,7 @@ heartbeat_timeout = "1 min"
 """
 
 
-@pytest.mark.parametrize("hours", [0.2, pytest.param(5, marks=pytest.mark.long)])
+@pytest.mark.parametrize("hours", [0.1, pytest.param(5, marks=pytest.mark.long)])
 def test_a_node_that_has_little_to_do_for_long(hours: float) -> None:
     rate = 0.01
     outcome = run_world(

@@ -68,17 +68,17 @@ def positions_are_not_followed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(doors, "_open_at", lambda name, reader, position: reader.open(None))
 
 
-MISTAKES: list[tuple[Mistake, tuple[Disturbance, ...], int]] = [
+MISTAKES = [
     (sinks_are_not_reopened, (kills, network), 1),
-    (losses_are_not_reported, (network,), 9),
-    (apply_fails_and_is_not_tried_again, (full_disk, kills), 1),
+    pytest.param(losses_are_not_reported, (network,), 9, marks=pytest.mark.long),
+    pytest.param(apply_fails_and_is_not_tried_again, (full_disk, kills), 1, marks=pytest.mark.long),
     (spares_that_died_are_given_out, (spares,), 1),
-    (positions_are_not_followed, (kills,), 1),
+    pytest.param(positions_are_not_followed, (kills,), 1, marks=pytest.mark.long),
 ]
 """With the seed from which on it is looked for."""
 
 
-@pytest.mark.parametrize(("mistake", "kinds", "first"), MISTAKES, ids=[mistake.__name__ for mistake, *_ in MISTAKES])
+@pytest.mark.parametrize(("mistake", "kinds", "first"), MISTAKES)
 def test_a_mistake_is_found(
     mistake: Mistake, kinds: tuple[Disturbance, ...], first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
