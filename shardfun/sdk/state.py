@@ -158,7 +158,7 @@ def field_specs(cls: type[State], where: str) -> tuple[FieldSpec, ...]:
         if isinstance(declared, Value):
             found[name] = _field_spec(declared, hints.get(name), f"{where}: state field {cls.__qualname__}.{name}")
     for name, hint in hints.items():
-        if name in found:
+        if name in found or isinstance(_declared(cls).get(name), _Collection):
             continue
         form = typing.get_origin(hint) or hint
         if form is Value:
