@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+import structlog
 from remains import MARK, Remains
 
 WORKERS_PER_CORE = 2
@@ -31,6 +34,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("long" if config.getoption("--long") else "short")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell starts what it puts into the background like this, and whatever tests start would be deaf to Ctrl-C, too.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", "") and "PYTHONPYCACHEPREFIX" not in os.environ:
         # Half of the start of a node would be compiling. Workers of pytest-xdist inherit this, and so does what tests start.
         compiled = tempfile.mkdtemp(prefix="compiled-")
@@ -53,6 +59,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("long") is not None:
             item.add_marker(pytest.mark.skip(reason="takes minutes: only with --long"))
+
+
+@pytest.fixture(autouse=True)
+def _logs_stay_as_they_are() -> Iterator[None]:
+    """A command that runs inside a test sets the logs up for its process; the next test begins without that."""
+    configured, config = structlog.is_configured(), structlog.get_config()
+    root = logging.getLogger()
+    level, handlers = root.level, [*root.handlers]
+    yield
+    structlog.reset_defaults()
+    if configured:
+        structlog.configure(**config)
+    root.setLevel(level)
+    for handler in [handler for handler in root.handlers if handler not in handlers and "shardfun" in type(handler).__module__]:
+        root.removeHandler(handler)
 
 
 @pytest.fixture(scope="module", autouse=True)

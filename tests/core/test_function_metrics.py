@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import structlog
 from single_core import cells_of, core_of, letters_of, put, run_all
 from structlog.testing import capture_logs
 
@@ -75,7 +74,6 @@ def test_log_lines_say_whose_they_are() -> None:
     core = core_of(app)
     put(core, "t/f", ("a", 1), ("b", 2))
     put(core, "t/f", ("a", 3))
-    structlog.reset_defaults()  # a test before this one may have left a level
     with capture_logs() as lines:
         run_all(core)
     assert [(line["address"], line["message"], line["number"]) for line in lines] == [
