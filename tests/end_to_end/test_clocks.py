@@ -22,7 +22,7 @@ def test_timers_survive_kills_and_a_restart_and_fire_once(node: Node) -> None:
     node.lines(
         "in.jsonl",
         [
-            *({"id": f"a{i}", "after": 0.5 + 4 * i / 300} for i in range(300)),
+            *({"id": f"a{i}", "after": 0.5 + 12 * i / 300} for i in range(300)),
             *({"id": f"c{i}", "after": 2.5, "token": "t"} for i in range(50)),
             *({"id": f"c{i}", "cancel": "t"} for i in range(0, 50, 2)),
             *({"id": f"c{i}", "after": 3, "token": "t"} for i in range(1, 50, 4)),

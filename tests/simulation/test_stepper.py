@@ -23,9 +23,10 @@ def stepper() -> tuple[Stepper, list[World]]:
 def test_it_goes_on_as_far_as_it_is_told() -> None:
     """To the next event, by steps, until a step, a time, an event, somebody's event."""
     each, (world,) = stepper()
-    each.command("")
-    assert sum(world.trace.events.values()) == 1
     assert "supervisor boot" in each.command("u supervisor: boot")
+    events = sum(world.trace.events.values())
+    each.command("")
+    assert sum(world.trace.events.values()) > events
     at = world.trace.step
     each.command("s 40")
     assert world.trace.step == at + 40
