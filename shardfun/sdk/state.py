@@ -158,13 +158,14 @@ def field_specs(cls: type[State], where: str) -> tuple[FieldSpec, ...]:
         if isinstance(declared, Value):
             found[name] = _field_spec(declared, hints.get(name), f"{where}: state field {cls.__qualname__}.{name}")
     for name, hint in hints.items():
-        if name in found or isinstance(_declared(cls).get(name), _Collection):
+        if name in found:
             continue
         form = typing.get_origin(hint) or hint
         if form is Value:
             msg = f"{where}: state field {cls.__qualname__}.{name}: expected '= value(...)' after the annotation"
             raise DefinitionError(msg)
-        if form is not typing.ClassVar and all(form is not collection for collection, _, _ in _FORMS.values()):
+        collection = isinstance(_declared(cls).get(name), _Collection) or any(form is kind for kind, _, _ in _FORMS.values())
+        if form is not typing.ClassVar and not collection:
             shown = getattr(hint, "__name__", hint) if typing.get_origin(hint) is None else hint
             msg = (
                 f"{where}: state field {cls.__qualname__}.{name}: expected '{name}: Value[{shown}] = value(...)', got the plain "
