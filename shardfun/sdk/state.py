@@ -152,9 +152,9 @@ def field_specs(cls: type[State], where: str) -> tuple[FieldSpec, ...]:
     Raises:
         DefinitionError: an annotation is missing or not supported, or a default does not fit.
     """
-    hints = _hints(cls, where)
+    hints, attributes = _hints(cls, where), _declared(cls)
     found: dict[str, FieldSpec] = {}
-    for name, declared in _declared(cls).items():
+    for name, declared in attributes.items():
         if isinstance(declared, Value):
             found[name] = _field_spec(declared, hints.get(name), f"{where}: state field {cls.__qualname__}.{name}")
     for name, hint in hints.items():
@@ -164,7 +164,7 @@ def field_specs(cls: type[State], where: str) -> tuple[FieldSpec, ...]:
         if form is Value:
             msg = f"{where}: state field {cls.__qualname__}.{name}: expected '= value(...)' after the annotation"
             raise DefinitionError(msg)
-        collection = isinstance(_declared(cls).get(name), _Collection) or any(form is kind for kind, _, _ in _FORMS.values())
+        collection = isinstance(attributes.get(name), _Collection) or any(form is kind for kind, _, _ in _FORMS.values())
         if form is not typing.ClassVar and not collection:
             shown = getattr(hint, "__name__", hint) if typing.get_origin(hint) is None else hint
             msg = (
