@@ -235,7 +235,10 @@ def test_open_again_goes_back(source: Source) -> None:
     batch = reader.read(10, 0.0)
     assert batch is not None
     reader.open(None)
-    assert events(reader.read(10, 0.0)) == first
+    again = events(reader.read(10, 0.0))
+    both = min(len(first), len(again))  # a thread may hand over less than was asked for
+    assert both > 0
+    assert again[:both] == first[:both]
     reader.close()
 
 
