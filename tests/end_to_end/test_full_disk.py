@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,28 +46,39 @@ def logged(node: Node, *texts: str) -> int:
     return sum(all(text in line for text in texts) for line in log.read_text().splitlines()) if log.exists() else 0
 
 
+def feed(node: Node, records: list[dict[str, object]]) -> None:
+    """Append to the file that the node follows."""
+    with (node.folder / "in.jsonl").open("a") as file:
+        file.writelines(f"{json.dumps(record)}\n" for record in records)
+
+
 def check_exact(node: Node, pattern: str) -> None:
     out = node.out(pattern)
     assert sorted(record["n"] for record in out if "n" in record) == list(range(COUNT))
-    totals = {record["id"]: record["total"] for record in out if "seen" in record}
+    totals: dict[str, int] = {}
+    for record in out:
+        totals[record["id"]] = max(record["total"], totals.get(record["id"], 0))
     assert totals == {f"a{k}": sum(range(k, COUNT, 7)) for k in range(7)}
 
 
 def test_a_full_disk_under_the_data_is_waited_for(node: Node, disk: Path) -> None:
-    node.configure(file_ingress(more="rate = 500") + FILE_EGRESS + SMALL, shards=2, data_dir="disk/data")
-    node.lines("in.jsonl", RECORDS)
+    node.configure(file_ingress(more="rate = 500\nfollow = true") + FILE_EGRESS + SMALL, shards=2, data_dir="disk/data")
+    parts = [RECORDS[: COUNT // 3], RECORDS[COUNT // 3 : COUNT // 3 * 2], RECORDS[COUNT // 3 * 2 :]]
+    node.lines("in.jsonl", parts[0])
     process = node.start("--log-file", "node.log")
     wait_for(lambda: node.published() > 50, "the first results")
     for times in (1, 2):
         fill(disk)
+        feed(node, parts[times])
         wait_for(
             lambda times=times: logged(node, "No space left on device") >= 2 * times, "the node to say that the disk is full"
         )
         before = node.published()
-        assert before < COUNT
+        assert before < sum(map(len, parts[: times + 1]))
         (disk / "ballast").unlink()
         wait_for(lambda before=before: node.published() > before, "results again")
-    code, stderr = node.end(process)
+    wait_for(lambda: node.published() == COUNT, "all results")
+    code, stderr = node.end(process, signal.SIGTERM)
     assert code == 0, stderr
     assert logged(node, "died") == 0
     assert logged(node, "checkpoint", "No space left on device", "free some space") > 0
