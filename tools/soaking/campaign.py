@@ -18,16 +18,16 @@ from soaking.clones import Following, Here
 from soaking.piece import LOAD_MAX, SHELLS, chaos_piece
 from soaking.report import report
 from soaking.running import Process, perform
-from soaking.state import Found, Piece, Refused, StateFile, Violation
+from soaking.state import KINDS, Found, Piece, Refused, StateFile, Violation
 
 PIECE_S_MAX = 900.0
 """A piece that takes longer hangs. That is a finding."""
 
 LETTING_GO_S = 10.0
-SHELLS_EVERY = 5
-"""Of the pieces that are no chaos, one in so many is of shells, if the repository has them."""
+SHELLS_SHARE = 0.1
+"""Of the time of all processes, if the repository has shells."""
 
-SHELLS_COUNT = 20
+SHELLS_COUNT = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,6 @@ class Campaign:
         self._report_path = report_path
         self._details = file.path.with_name(file.path.stem + ".findings")
         self._left_over = list(file.state.open)
-        self._pieces = 0
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._processes: dict[Process, str] = {}
@@ -125,14 +124,11 @@ class Campaign:
         if self._left_over:
             return self._left_over.pop(0)
         state, wish = self._file.state, self._wish
-        self._pieces += 1
         root, _ = self._place.current()
-        chaos_s = state.busy_s("chaos")
-        late = chaos_s < wish.chaos_share * (chaos_s + state.busy_s("seeds") + state.busy_s("shells"))
-        if wish.chaos_share >= 1 or (late and not _overloaded()):
+        if self._is_due("chaos", wish.chaos_share) and (wish.chaos_share >= 1 or not _overloaded()):
             piece = chaos_piece(state.next_chaos)
             state.next_chaos += 1
-        elif self._pieces % SHELLS_EVERY == 0 and (root / SHELLS).exists():
+        elif self._is_due("shells", SHELLS_SHARE) and (root / SHELLS).exists():
             piece = Piece("shells", state.next_shells, SHELLS_COUNT)
             state.next_shells += SHELLS_COUNT
         else:
@@ -140,6 +136,11 @@ class Campaign:
             state.next_seed += wish.seeds
         state.open.append(piece)
         return piece
+
+    def _is_due(self, kind: str, share: float) -> bool:
+        """Whether pieces of a kind have had less than their share of the time."""
+        spent = {each: self._file.state.busy_s(each) for each in KINDS}
+        return share >= 1 or spent[kind] < share * sum(spent.values())
 
     @contextlib.contextmanager
     def _known(self, commit: str, process: Process) -> Iterator[None]:

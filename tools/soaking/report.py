@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from soaking.state import State, Sums, Times, by_sort
+from soaking.state import KINDS, State, Sums, Times, by_sort
 
 FAULTS = "faults_"
 SHOWN = ("messages", "steps", "virtual_s", "checkpoints", "aborts", "incarnations", "kills", "power_losses")
@@ -139,7 +139,7 @@ def _shells(state: State) -> Iterator[str]:
 
 def _commits(state: State) -> Iterator[str]:
     commits: dict[str, dict[str, int]] = {}
-    for kind in ("seeds", "chaos", "shells"):
+    for kind in KINDS:
         for sums in by_sort(state, kind).values():
             for commit, runs in sums.commits.items():
                 counts = commits.setdefault(commit, {})
@@ -150,7 +150,7 @@ def _commits(state: State) -> Iterator[str]:
         yield "| commit | seeds | real nodes | rounds of shells |"
         yield "|---|---:|---:|---:|"
         for commit, counts in commits.items():
-            yield f"| `{commit}` | " + " | ".join(f"{counts.get(kind, 0):,}" for kind in ("seeds", "chaos", "shells")) + " |"
+            yield f"| `{commit}` | " + " | ".join(f"{counts.get(kind, 0):,}" for kind in KINDS) + " |"
         yield ""
     if state.refused:
         yield "Not used, because their quick check failed:"

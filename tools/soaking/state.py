@@ -15,6 +15,9 @@ from typing import Any
 import msgspec
 
 VERSION = 1
+KINDS = ("seeds", "chaos", "shells")
+"""Of pieces."""
+
 VIOLATIONS_MAX = 1_000
 """Kept one by one; of more there is only the number."""
 
@@ -31,7 +34,7 @@ class Piece(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one process does.
 
     Args:
-        kind: ``seeds``, ``chaos`` or ``shells``.
+        kind: one of ``KINDS``.
         first: the first seed; ``count``: so many.
         app: for chaos; so is ``shards``.
     """
