@@ -87,7 +87,8 @@ def decode_manifest(raw: bytes) -> Manifest:
     """
     try:
         manifest = load_typed(raw, Manifest)
-    except UndecodableError as error:
+        msgspec.to_builtins(manifest.ingress, builtin_types=(bytes,))  # positions of readers: what was never written is refused
+    except (UndecodableError, TypeError) as error:
         raise CorruptionError(f"the manifest is damaged: {error}") from error
     if manifest.format != MANIFEST_FORMAT or [delta.shard for delta in manifest.shards] != list(range(len(manifest.shards))):
         raise CorruptionError(f"the manifest is damaged: format {manifest.format}, shards {[s.shard for s in manifest.shards]}")
