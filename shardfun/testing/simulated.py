@@ -32,7 +32,7 @@ class Checkpoint:
         waiting: messages that were sent and not yet processed, delayed ones, too.
         emitted: by egress, all records up to here, as a reader of JSON finds them.
         dead_letters: what could not be processed.
-        last: the run has come to its end, so nothing waits.
+        last: the run has come to its end, so nothing waits but delayed messages that are kept.
     """
 
     admitted: dict[str, list[Any]]
@@ -63,7 +63,8 @@ class Simulation:
         partition_by: by ingress, the field of a record by whose value the shards share the records; those of one value stay in order.
             Records of other ingresses go round the shards in turn.
         order_by: by egress, the field of a record for each value of which the order has to be that of the undisturbed run.
-        invariant: called with every complete checkpoint; raises (``assert``) if something is wrong.
+        invariant: called with every complete checkpoint, with the last one once more when it is known to be the last; raises
+            (``assert``) if something is wrong.
         check: called with the last checkpoint of a run; raises if something is wrong. Nothing is compared then.
         timers_at_end: what becomes of delayed messages when the input is used up, as ``timers.at-end`` in a configuration.
 

@@ -148,7 +148,11 @@ def never(checkpoint: Checkpoint) -> None:
     assert checkpoint.last
     raise ValueError("nothing is good enough")
 
+def no_end(checkpoint: Checkpoint) -> None:
+    assert not checkpoint.last, "this is the end"
+
 invariant_fails = Simulation(app, inputs=made, invariant=few)
+end_fails = Simulation(app, inputs=made, invariant=no_end)
 check_fails = Simulation(app, inputs=made, check=never)
 other = Simulation(App("other"), inputs=made)
 nothing = 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import sys
@@ -17,6 +18,7 @@ from shardfun.simulation.application.child import ChildError, in_child
 from shardfun.simulation.application.inputs import Input, Item, batch_of, from_file
 from shardfun.simulation.application.runs import AppRuns
 from shardfun.simulation.application.subject import AppPlan, find_subject
+from shardfun.simulation.options import draw
 from shardfun.simulation.world import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,6 +63,18 @@ def test_two_runs_of_a_seed_are_the_same(load: Load) -> None:
     assert outcomes(plan, range(1, 2))[0].digest == first.digest != other.digest
 
 
+def test_a_run_that_was_not_compared_says_so(load: Load) -> None:
+    """A start that is refused for damage leaves nothing to compare; so no seed of an application draws any."""
+    runs = AppRuns(load(simulated_apps.GOOD))
+    seeds = range(1, 60)
+    assert any(draw(seed).rates.flip for seed in seeds)
+    assert not any(runs.options(seed).rates.flip for seed in seeds)
+    options = runs.options(1)
+    damaged = dataclasses.replace(options, files=True, rates=dataclasses.replace(options.rates, flip=0.01))
+    outcome = runs.run(damaged)
+    assert (outcome.kind, outcome.figures["refusals"], outcome.figures["not_compared"]) == ("ok", 1, 1)
+
+
 def test_what_is_kept_in_a_module_is_found(load: Load) -> None:
     """A recovery does not take it back. The undisturbed run, in a process of its own, knows nothing of it."""
     found = outcomes(load(simulated_apps.GLOBAL_TOTALS), range(1, 6))
@@ -94,10 +108,14 @@ def test_a_function_that_ends_its_process_is_told(load: Load) -> None:
 
 @pytest.mark.parametrize(
     ("check", "kind", "said"),
-    [("invariant_fails", "invariant", "too many orders"), ("check_fails", "check", "ValueError: nothing is good enough")],
+    [
+        ("invariant_fails", "invariant", "too many orders"),
+        ("end_fails", "invariant", "this is the end"),
+        ("check_fails", "check", "ValueError: nothing is good enough"),
+    ],
 )
 def test_checks_of_the_user_are_asked(load: Load, check: str, kind: str, said: str) -> None:
-    """An invariant at each checkpoint, a check at the end; what they raise is told, with its place."""
+    """An invariant at each checkpoint and at the end, a check at the end; what they raise is told, with its place."""
     plan = load(simulated_apps.CHECKS, check=f"MODULE:{check}")
     runs = AppRuns(plan)
     outcome = runs.run(runs.options(1))
@@ -111,7 +129,7 @@ def test_checks_of_the_user_are_asked(load: Load, check: str, kind: str, said: s
     ("source", "check", "said"),
     [
         (simulated_apps.NO_INPUT, "", "expected --config FILE"),
-        (simulated_apps.CHECKS, "", "has several simulations: invariant_fails, check_fails"),
+        (simulated_apps.CHECKS, "", "has several simulations: invariant_fails, end_fails, check_fails"),
         (simulated_apps.CHECKS, "MODULE:other", "it is of 'other'"),
         (simulated_apps.CHECKS, "MODULE:nothing", "expected a shardfun.testing.Simulation, got int"),
         (simulated_apps.CHECKS, "no_such_module:x", "cannot be imported"),

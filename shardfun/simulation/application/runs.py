@@ -58,6 +58,7 @@ class AppRuns:
 
     def _options(self, seed: int, records: int) -> Options:
         drawn = draw(seed, "ring")
+        rates = dataclasses.replace(drawn.rates, flip=0.0)  # a node that refuses to start leaves nothing to compare
         longest = max((len(each.items) for each in self.subject.inputs(seed)), default=1)
         limits = dataclasses.replace(
             drawn.limits,
@@ -70,6 +71,7 @@ class AppRuns:
             drawn,
             workload=self._plan.app or self.subject.app.name,
             limits=limits,
+            rates=rates,
             records=min(records, longest),
             ping_pong=False,
             orders=0,
@@ -112,9 +114,12 @@ class AppRuns:
     def _verdict(self, found: _Result, expected: _Result) -> Outcome:
         """The outcome, with what is different from the undisturbed run."""
         outcome, simulation = found.outcome, self.subject.simulation
-        if found.ending is not None:
-            outcome = dataclasses.replace(outcome, digest=found.ending.digest(outcome.digest))
-        if outcome.kind == "ok" and simulation.check is None and found.ending is not None and expected.ending is not None:
+        if found.ending is None:
+            if outcome.kind == "ok":  # a start was refused: the right end of such a run
+                outcome = dataclasses.replace(outcome, figures=outcome.figures | {"not_compared": 1})
+            return outcome
+        outcome = dataclasses.replace(outcome, digest=found.ending.digest(outcome.digest))
+        if outcome.kind == "ok" and simulation.check is None and expected.ending is not None:
             sentences = differences(found.ending, expected.ending, simulation.order_by)
             if sentences:
                 return dataclasses.replace(outcome, kind=DIFFERENCE, what="; ".join(sentences))

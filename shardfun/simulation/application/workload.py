@@ -112,10 +112,11 @@ class Application(Workload):
             self._ask(INVARIANT, self._subject.simulation.invariant, view, last=False)
 
     def judge_end(self, view: CheckpointView, published: Mapping[tuple[str, int], list[bytes]]) -> None:
-        """See ``Workload``."""
+        """See ``Workload``. The invariant is asked of the last checkpoint again: only now it is known to be the last."""
         self.ending = ending_of(view, published)
-        if self._subject.simulation.check is not None:
-            self._ask(CHECK, self._subject.simulation.check, view, last=True)
+        for kind, check in ((INVARIANT, self._subject.simulation.invariant), (CHECK, self._subject.simulation.check)):
+            if check is not None:
+                self._ask(kind, check, view, last=True)
 
     def check_end(self, view: CheckpointView, published: list[Any]) -> None:
         """``judge_end`` does it."""
