@@ -50,6 +50,7 @@ class Receiver:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             timeout = 30
+            disable_nagle_algorithm = True  # an answer is two writes: the second would wait for the client's delayed ACK, 40 ms
 
             def setup(self) -> None:
                 receiver._connections.append(self.request)

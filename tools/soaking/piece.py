@@ -54,6 +54,7 @@ def chaos_piece(number: int) -> Piece:
 def work(text: str) -> int:
     """Do a piece (JSON) and print its result; returns the exit code."""
     piece = msgspec.json.decode(text, type=Piece)
+    be_as_nice_as_a_session()
     _end_with_the_soak()
     match piece.kind:
         case "seeds":
@@ -66,6 +67,12 @@ def work(text: str) -> int:
             raise ValueError(f"{piece.kind}: expected seeds, chaos or shells")
     sys.stdout.buffer.write(msgspec.json.encode(result) + b"\n")
     return 0
+
+
+def be_as_nice_as_a_session() -> None:
+    """Where Linux shares the processor among sessions, niceness counts inside one only: the own session becomes as nice as this process."""
+    with contextlib.suppress(OSError):  # another kernel
+        Path("/proc/self/autogroup").write_text(str(os.nice(0)))
 
 
 def _end_with_the_soak() -> None:
