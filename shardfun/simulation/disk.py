@@ -9,7 +9,7 @@ import random
 from contextlib import suppress
 from dataclasses import dataclass
 
-from shardfun.errors import CorruptionError, StorageError
+from shardfun.errors import StorageError
 from shardfun.simulation.file_store import DATA, JOB_STEPS
 from shardfun.simulation.files import ProcessDeath, ProcessFiles, SimulatedDisk, Trouble
 from shardfun.simulation.violation import wrong
@@ -176,10 +176,6 @@ class FileSupervisorDisk(SupervisorDisk):
     def power_loss(self, chance: random.Random) -> None:
         """What is not durable may be gone."""
         self.machine.power_loss(chance)
-
-    def explains(self, error: CorruptionError) -> bool:
-        """Whether an error names something that is damaged."""
-        return any(str(path) in str(error) or str(path.parent) in str(error) for path in self.machine.damaged)
 
 
 def _as_file(manifest: StoredManifest) -> Manifest:

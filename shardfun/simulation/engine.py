@@ -75,7 +75,7 @@ class SimulatedLevelDB:
         self._tables: dict[int, dict[bytes, bytes | None] | None] = {}
         """By number, the oldest first; ``None``: to be read."""
         self._sorted: list[tuple[bytes, bytes]] | None = None
-        self._failed: str | None = None
+        self._failed: OSError | None = None
         """A background error: all later writes fail with it."""
         self._log_file: int | None = None
         self._log = LogWriter()
@@ -173,7 +173,7 @@ class SimulatedLevelDB:
 
     def _write(self, pairs: list[Pair]) -> None:
         if self._failed is not None:
-            raise EngineError(f"IO error: {self._failed}".encode())
+            raise EngineError(f"IO error: {self._failed}".encode()) from self._failed
         assert self._log_file is not None
         with _as_engine_error():
             self._write_all(self._log_file, self._log.encode(_encode(pairs)))
@@ -196,7 +196,7 @@ class SimulatedLevelDB:
                 self._write_table()
             self._record_version()
         except OSError as error:
-            self._failed = str(error)
+            self._failed = error
             return
         self._remove_obsolete()
 

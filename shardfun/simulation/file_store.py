@@ -17,6 +17,7 @@ from shardfun.errors import StorageError
 from shardfun.model.delta import DeltaHeader, DeltaSummary, RecordBlock, StoredDelta, checkpoint_name
 from shardfun.simulation.engine import simulated_leveldb
 from shardfun.simulation.files import ProcessDeath, ProcessFiles, SimulatedDisk, Trouble
+from shardfun.simulation.reasons import has_reason
 from shardfun.simulation.violation import wrong
 from shardfun.state.chain import Identity
 from shardfun.state.delta import decode_delta
@@ -113,6 +114,10 @@ class FileStore:
         if not self._disk.is_durable(path):
             wrong(f"{path}: {checkpoint_name(checkpoint)} is complete, and a power cut could take this delta of it")
         return decode_delta(self._disk.original(path))
+
+    def explains(self, error: StorageError) -> bool:
+        """Whether an error has a reason."""
+        return has_reason(error, self._disk)
 
     # ---- faults ---------------------------------------------------------------------------------------------------------
     def run(self, job: Callable[[], Any], trouble: Trouble | None) -> Any:

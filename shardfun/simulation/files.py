@@ -11,11 +11,11 @@ import errno
 import os
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-PAGE_BYTES = 256  # small, so that small files have some
+from shardfun.simulation.inodes import Change, Folder, Inode
+
 FREE_BYTES = 1 << 40
 FLIP_WEIGHTS = {".ldb": 4, "delta": 4, "manif": 3, ".log": 2}
 """By the end or the beginning of a name: kinds of files in which more bits flip. The others stop a node at once."""
@@ -27,6 +27,10 @@ PART_OF_DISK_CALLS = frozenset({"create", "write", "fsync", "rename", "make_fold
 
 class ProcessDeath(BaseException):
     """The process that did this step is dead. No handler of the code under test may go on."""
+
+
+class RefusedStepError(OSError):
+    """A step that was made to fail."""
 
 
 class Trouble(NamedTuple):
@@ -41,100 +45,6 @@ class Trouble(NamedTuple):
     code: int
 
 
-@dataclass(slots=True, eq=False)
-class Inode:
-    """A file.
-
-    Args:
-        synced: bytes up to here were fsynced, except for ``dropped``: parts that a failed fsync has given up.
-        whole: what it held before a bit of it flipped.
-    """
-
-    data: bytearray = field(default_factory=bytearray)
-    synced: int = 0
-    dropped: list[tuple[int, int]] = field(default_factory=list)
-    whole: bytes | None = None
-
-    @property
-    def durable(self) -> bool:
-        """Whether a power cut takes nothing of it."""
-        return self.synced == len(self.data) and not self.dropped
-
-    def fsync(self, *, fails: bool) -> None:
-        """The pages that are not on the disk yet go there, or are given up and count as clean from now on."""
-        if fails and self.synced < len(self.data):
-            self.dropped.append((self.synced, len(self.data)))
-        self.synced = len(self.data)
-
-    def lose_power(self, chance: random.Random) -> None:
-        """What is not durable stays in part: all, a prefix, or some of the pages."""
-        if self.durable:
-            return
-        unsure = [*self.dropped, (self.synced, len(self.data))]
-        kind = chance.choice(("all", "none", "prefix", "pages"))
-        for start, end in unsure:
-            until = {"all": end, "none": start}.get(kind, chance.randint(start, end))
-            for page in range(start - start % PAGE_BYTES, end, PAGE_BYTES):
-                first, stop = max(page, start), min(page + PAGE_BYTES, end)
-                if kind == "pages":
-                    until = chance.choice((first, stop))
-                lost = min(max(first, until), stop)
-                self.data[lost:stop] = bytes(stop - lost)
-        if kind != "pages" and until < end:  # the length was not written either
-            del self.data[until:]
-        self.synced = len(self.data)
-        self.dropped = []
-
-
-class _Change(NamedTuple):
-    """A change of a folder: ``name`` is now ``node`` (``None``: gone), and ``old`` is gone."""
-
-    name: str
-    node: Inode | Folder | None
-    old: str | None = None
-
-
-class Folder:
-    """A folder: its names now, and those that a power cut would leave, but for the changes since then."""
-
-    __slots__ = ("durable", "names", "pending")
-
-    def __init__(self) -> None:
-        self.names: dict[str, Inode | Folder] = {}
-        self.durable: dict[str, Inode | Folder] = {}
-        self.pending: list[_Change] = []
-
-    def change(self, change: _Change) -> None:
-        """Make a change that is not durable yet."""
-        self.pending.append(change)
-        _make(self.names, change)
-
-    def sync(self) -> None:
-        """All changes are durable."""
-        if self.pending:
-            self.durable = dict(self.names)
-            self.pending = []
-
-    def lose_power(self, chance: random.Random) -> None:
-        """Each change since the last sync is kept or lost, whatever becomes of the others; then the same in what is left."""
-        for change in self.pending:
-            if chance.random() < 0.5:
-                _make(self.durable, change)
-        self.names = dict(self.durable)
-        self.pending = []
-        for node in self.names.values():
-            node.lose_power(chance)
-
-
-def _make(names: dict[str, Inode | Folder], change: _Change) -> None:
-    if change.old is not None:
-        names.pop(change.old, None)
-    if change.node is None:
-        names.pop(change.name, None)
-    else:
-        names[change.name] = change.node
-
-
 class SimulatedDisk:
     """See the module. There is one folder at first: the root."""
 
@@ -143,7 +53,8 @@ class SimulatedDisk:
         self.boots = 1
         self.damages = 0
         """Bits that have flipped so far: who keeps what was read looks again when it changes."""
-        self.damaged: list[Path] = []
+        self.told_full = False
+        """Somebody who asked was told that there is no room."""
 
     def process(self) -> ProcessFiles:
         """The files as a new process sees them."""
@@ -200,8 +111,11 @@ class SimulatedDisk:
             node.whole = bytes(node.data)
         node.data[chance.randrange(len(node.data))] ^= 1 << chance.randrange(8)
         self.damages += 1
-        self.damaged.append(path)
         return path
+
+    def damaged(self) -> list[Path]:
+        """The files that hold a flipped bit now."""
+        return [path for path, node in _files(Path("/"), self.root) if node.whole is not None]
 
 
 def _files(path: Path, folder: Folder) -> Iterator[tuple[Path, Inode]]:
@@ -246,7 +160,7 @@ class ProcessFiles:
             raise ProcessDeath
         if self._fails(call):
             assert self._trouble is not None
-            raise _error(self._trouble.code, path)
+            raise RefusedStepError(self._trouble.code, *_words(self._trouble.code, path))
 
     def _fails(self, call: str) -> bool:
         trouble = self._trouble
@@ -262,7 +176,7 @@ class ProcessFiles:
         if path.name in folder.names:
             raise _error(errno.EEXIST, path)
         node = Inode()
-        folder.change(_Change(path.name, node))
+        folder.change(Change(path.name, node))
         descriptor, self._next = self._next, self._next + 1
         self._open[descriptor] = node
         return descriptor
@@ -304,7 +218,7 @@ class ProcessFiles:
         node = folder.names.get(source.name)
         if node is None:
             raise _error(errno.ENOENT, source)
-        folder.change(_Change(target.name, node, source.name))
+        folder.change(Change(target.name, node, source.name))
 
     def sync_folder(self, folder: Path) -> None:
         """See ``FileSystem``."""
@@ -320,7 +234,7 @@ class ProcessFiles:
             raise _error(errno.ENOENT, path)
         if isinstance(node, Folder):
             raise _error(errno.EISDIR, path)
-        folder.change(_Change(path.name, None))
+        folder.change(Change(path.name, None))
 
     def make_folder(self, folder: Path) -> None:
         """See ``FileSystem``."""
@@ -328,7 +242,7 @@ class ProcessFiles:
         parent = self._folder(folder.parent)
         if folder.name in parent.names:
             raise _error(errno.EEXIST, folder)
-        parent.change(_Change(folder.name, Folder()))
+        parent.change(Change(folder.name, Folder()))
 
     def remove_tree(self, folder: Path) -> None:
         """See ``FileSystem``."""
@@ -339,7 +253,7 @@ class ProcessFiles:
             else:
                 self.unlink(path)
         self._step("remove_folder", folder)
-        self._folder(folder.parent).change(_Change(folder.name, None))
+        self._folder(folder.parent).change(Change(folder.name, None))
 
     # ---- looking --------------------------------------------------------------------------------------------------------
     def names(self, folder: Path) -> list[str]:
@@ -371,7 +285,9 @@ class ProcessFiles:
         """See ``FileSystem``."""
         self._step("free_bytes", folder)
         self._folder(folder)
-        return 0 if self._fails("write") else FREE_BYTES
+        full = self._fails("write")
+        self.disk.told_full |= full
+        return 0 if full else FREE_BYTES
 
     def boot(self) -> bytes:
         """See ``FileSystem``."""
@@ -402,4 +318,8 @@ class ProcessFiles:
 
 
 def _error(code: int, path: Path | None) -> OSError:
-    return OSError(code, os.strerror(code), *([] if path is None else [str(path)]))
+    return OSError(code, *_words(code, path))
+
+
+def _words(code: int, path: Path | None) -> list[str]:
+    return [os.strerror(code), *([] if path is None else [str(path)])]

@@ -1,13 +1,13 @@
 """What becomes of a node whose storage fails: it stops, somebody starts it again, and at last the start is refused, if damage stays.
 
-An error is believed only if there is a reason for it: damage has to be named by the message, and nothing is damaged unless a bit has flipped.
+An error is believed only if there is a reason for it (see ``reasons``).
 """
 
 from __future__ import annotations
 
 from shardfun.errors import CorruptionError, StorageError
-from shardfun.simulation.disk import FileSupervisorDisk
 from shardfun.simulation.node import Node
+from shardfun.simulation.reasons import has_reason
 from shardfun.simulation.surroundings import Surroundings
 
 STARTS = 3
@@ -31,12 +31,10 @@ class Repairs:
         Raises:
             StorageError: the error is not to be expected.
         """
-        disk = self._around.disk
-        if not isinstance(disk, FileSupervisorDisk):
+        machine = self._around.disk.machine
+        if machine is None or not has_reason(error, machine):
             raise error
         if isinstance(error, CorruptionError):
-            if not disk.explains(error):
-                raise error
             if self._complete != self._around.checker.complete:
                 self._complete, self._failures = self._around.checker.complete, 0
             self._failures += 1

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from shardfun.errors import CorruptionError, StorageError
+from shardfun.shard.worker import Failed
 from shardfun.simulation.file_store import AnyStore, FileStore
 from shardfun.simulation.files import Trouble
 
@@ -50,6 +51,7 @@ class StorageThread:
 
         Raises:
             CorruptionError: what is stored does not fit together.
+            StorageError: as above, or there was no reason to fail.
         """
         if not self._jobs:
             return None
@@ -61,12 +63,20 @@ class StorageThread:
         except StorageError as error:
             if job.kind == "recover" and isinstance(self._store, FileStore):
                 raise
+            self._check(error)
             if job.kind in {"apply", "recover"}:
                 return f"{job.kind} failed"
             result = error
+        if isinstance(result, Failed) and isinstance(result.error, StorageError):
+            self._check(result.error)
         self._jobs.popleft()
         self._results.append((job, result))
         return job.kind
+
+    def _check(self, error: StorageError) -> None:
+        """An error that is handled must have a reason, too."""
+        if not (self._store.explains(error) if isinstance(self._store, FileStore) else error.errno is not None):
+            raise error
 
     def report(self) -> str | None:
         """The loop hears of the oldest job that is done; what kind it was."""

@@ -42,6 +42,7 @@ from shardfun.simulation.disk import JOB, StoredManifest
 from shardfun.simulation.file_store import AnyStore
 from shardfun.simulation.network import Late, News
 from shardfun.simulation.operator import Desks
+from shardfun.simulation.reasons import has_reason
 from shardfun.simulation.surroundings import Surroundings
 
 WHO = "supervisor"
@@ -227,7 +228,7 @@ class Supervisor:
                 try:
                     incarnation = around.disk.raise_incarnation()
                 except StorageError as error:
-                    if error.errno not in FULL:
+                    if not self._disk_full(error):
                         raise
                     self._pending.appendleft(effect)
                     around.note(WHO, "disk full", "incarnation")
@@ -250,12 +251,17 @@ class Supervisor:
             case _:
                 assert_never(effect)
 
+    def _disk_full(self, error: StorageError) -> bool:
+        """Whether it is waited for: the disk is full, and not without a reason."""
+        machine = self._around.disk.machine
+        return error.errno in FULL and machine is not None and has_reason(error, machine)
+
     def _manifest_durable(self, manifest: StoredManifest) -> None:
         self._around.disk.begin(self._around.faults.trouble("manifest"))
         try:
             self._around.disk.make_durable(manifest)
         except StorageError as error:
-            if error.errno not in FULL:
+            if not self._disk_full(error):
                 raise
             self._around.note(WHO, "disk full", "manifest")
             return

@@ -13,9 +13,11 @@ from shardfun.errors import CorruptionError, StorageError
 from shardfun.simulation.campaign import Plan, run_seed
 from shardfun.simulation.disk import FileSupervisorDisk, StoredManifest
 from shardfun.simulation.engine_log import BLOCK_BYTES, LogWriter, read_log
-from shardfun.simulation.files import PAGE_BYTES, ProcessDeath, ProcessFiles, SimulatedDisk, Trouble
+from shardfun.simulation.files import ProcessDeath, ProcessFiles, SimulatedDisk, Trouble
+from shardfun.simulation.inodes import PAGE_BYTES
 from shardfun.simulation.options import draw
-from shardfun.state.files import FileForm, make_directory, read_checked, write_checked
+from shardfun.simulation.reasons import has_reason
+from shardfun.state.files import FileForm, file_bytes, free_bytes, make_directory, read_checked, write_checked
 
 FORM = FileForm(b"sftest-\n", 1, "test file")
 FOLDER = Path("/d")
@@ -155,6 +157,42 @@ def test_a_flipped_bit_is_found_and_who_checks_can_still_see_what_was_there() ->
     with pytest.raises(CorruptionError):
         read_checked(FOLDER / "f", FORM, files)
     assert disk.original(FOLDER / "f") == whole
+
+
+def test_only_errors_with_a_reason_are_believed() -> None:
+    """A step that was made to fail, a disk that said it is full, damage that is named: not any error of storage."""
+    disk, files = new_disk()
+    write_checked(FOLDER / "f", FORM, b"content", files)
+    files.begin_job(Trouble(1, errno.EIO))
+    with pytest.raises(StorageError) as refused:
+        file_bytes(FOLDER / "f", files)
+    assert has_reason(refused.value, disk)
+    with pytest.raises(StorageError) as missing:
+        file_bytes(FOLDER / "g", files)
+    assert not has_reason(missing.value, disk)
+    assert not has_reason(StorageError("the store is closed"), disk)
+    full = StorageError("free some space", errno=errno.ENOSPC)
+    assert not has_reason(full, disk)
+    files.begin_job(Trouble(1, errno.ENOSPC))
+    assert not free_bytes(FOLDER, files)
+    assert has_reason(full, disk)
+    assert not has_reason(full, disk)  # told once
+
+
+def test_damage_explains_only_what_names_a_file_that_is_damaged_now() -> None:
+    disk, files = new_disk()
+    make_directory(FOLDER / "leveldb", files)
+    write_checked(FOLDER / "leveldb/000001.log", FORM, b"content", files)
+    beyond = CorruptionError(f"{FOLDER}/leveldb: holds changes of checkpoint 1.2, but the newest complete one is 1.1")
+    database = CorruptionError(f"{FOLDER}/leveldb: cannot open: the database is damaged")
+    other = CorruptionError(f"{FOLDER}/deltas/delta-1: this delta is missing, and it is needed")
+    assert not has_reason(database, disk)
+    assert disk.flip(random.Random(1)) == FOLDER / "leveldb/000001.log"
+    assert has_reason(database, disk)
+    assert not has_reason(other, disk)
+    assert not has_reason(beyond, disk)
+    files.unlink(FOLDER / "leveldb/000001.log")
+    assert not has_reason(database, disk)
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -10,7 +10,8 @@ import pytest
 from shardfun.model.delta import DeltaHeader, RecordBlock, checkpoint_id
 from shardfun.simulation.engine import simulated_leveldb
 from shardfun.simulation.engine_log import BLOCK_BYTES
-from shardfun.simulation.files import Inode, SimulatedDisk
+from shardfun.simulation.files import SimulatedDisk
+from shardfun.simulation.inodes import Inode
 from shardfun.state.options import StoreOptions
 from shardfun.state.store import LevelDBStore
 
