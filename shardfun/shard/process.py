@@ -68,6 +68,7 @@ from shardfun.shard.heartbeat import LongRuns, figures_of, resident_bytes
 from shardfun.shard.intake import INTERNAL_EGRESSES, internal_readers, internal_sinks
 from shardfun.shard.loop import HotLoop
 from shardfun.shard.machine import Machine
+from shardfun.shard.news import News
 from shardfun.shard.program import Application, limits_of
 from shardfun.shard.queries import Queries
 from shardfun.shard.storage import Place, Storage
@@ -78,9 +79,6 @@ from shardfun.telemetry.logs import open_log_context
 
 FREEZE_EVERY_BYTES = 64 << 20
 LAST_FIGURES_S = 0.03  # nng sends in the background; the last figures should arrive before the process is gone
-SETTLE_S = 0.004
-"""A change is reported so much later. When a node was idle, the checkpoint comes at once then: it should have not only what came in,
-but also what came of it, or a reply would have to wait for the next one."""
 STUCK_WAIT_S = 30.0  # for a checkpoint, before a process without free threads is replaced
 AWAY_BEATS = 3  # heartbeats after which a loop that was not seen is held up
 LAST_WORDS_S = 5.0  # time for a fatal message to arrive; the supervisor ends the process when it has it
@@ -142,10 +140,7 @@ class ShardProcess:
         self._running = False
         self._finishing = False
         self._done = False
-        self._changed_seen_for = -1
-        self._changed_reported_for = -1
-        self._urgent_reported_for = -1
-        self._report_at: float | None = None
+        self._news = News()
         self._frozen_at_bytes = 0
         self._stuck_since: tuple[float, int] | None = None
         self._seen_at = self._monotonic()
@@ -224,8 +219,8 @@ class ShardProcess:
             wake_at = self._egress.wake_at
         elif self._running and self._loop is not None:
             wake_at = self._loop.rest()
-            if self._report_at is not None:
-                wake_at = self._report_at if wake_at is None else min(wake_at, self._report_at)
+            if (due_at := self._news.due_at) is not None:
+                wake_at = due_at if wake_at is None else min(wake_at, due_at)
         if wake_at is None:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
             return
@@ -372,8 +367,7 @@ class ShardProcess:
         if previous is not None:
             previous.retire()
         self._core = core
-        self._changed_seen_for = self._changed_reported_for = self._urgent_reported_for = -1
-        self._report_at = None
+        self._news = News()
         for reader in self._readers.values():
             reader.close()
         flow = self._config.flow
@@ -450,21 +444,10 @@ class ShardProcess:
 
     def _report_changed(self) -> None:
         core = self._core
-        if core is None or not core.changed:
-            self._report_at = None
+        if core is None:
             return
-        cut = core.participant.cut
         urgent = core.table.dirty_bytes > self._limits.dirty_soft_bytes or self._stuck_since is not None
-        if self._changed_seen_for != cut:
-            self._changed_seen_for = cut
-            self._report_at = self._monotonic() + SETTLE_S
-        if self._report_at is not None and not urgent and self._monotonic() < self._report_at:
-            return
-        self._report_at = None
-        if self._changed_reported_for != cut or (urgent and self._urgent_reported_for != cut):
-            self._changed_reported_for = cut
-            if urgent:
-                self._urgent_reported_for = cut
+        if self._news.are_due(core, self._monotonic(), urgent=urgent):
             self.send(Changed(core.incarnation, urgent))
 
     def _watch_threads(self, core: ShardCore) -> None:

@@ -65,7 +65,7 @@ def test_a_finding_is_shrunk_saved_and_repeated(project: Path, capsys: pytest.Ca
         "--max-findings",
         "1",
         "--shrink-time",
-        "20",
+        "4",
     ]
     assert main(arguments) == 1
     out = capsys.readouterr().out

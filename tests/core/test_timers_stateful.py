@@ -302,7 +302,7 @@ class TimersBesideAModel(RuleBasedStateMachine):
 
 TestTimersBesideAModel = TimersBesideAModel.TestCase
 TestTimersBesideAModel.settings = settings(
-    max_examples=50,
+    max_examples=20,
     stateful_step_count=50,
     deadline=None,
     phases=tuple(phase for phase in HypothesisPhase if phase is not HypothesisPhase.explain),  # it traces every line

@@ -28,6 +28,7 @@ DEADLY = {
     "kill": {"do": "die", "by": "kill"},
     "stuck": {"do": "sleep", "s": 3600},
 }
+USUAL = ("fault", "stuck")
 HOW = {"exit": "exit code 3", "fault": "SIGSEGV", "kill": "SIGKILL", "stuck": "invocation_timeout"}
 
 
@@ -57,7 +58,7 @@ def finish(node: Node) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("way", DEADLY)
+@pytest.mark.parametrize("way", [*USUAL, *(pytest.param(way, marks=pytest.mark.long) for way in DEADLY if way not in USUAL)])
 def test_a_message_that_kills_its_process_is_parked(node: Node, way: str) -> None:
     records = traffic()
     records.insert(len(records) // 2, {"id": "deadly", "n": 5})
@@ -110,7 +111,7 @@ def test_state_without_an_encoding_is_found_out_and_parked(node: Node) -> None:
     assert [(r["total"], r["seen"]) for r in node.out() if r.get("id") == "odd"] == [(12, [5, 7])]
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_random_kills_park_nobody(node: Node, seed: int) -> None:
     """In bursts, so that processes die again while they are careful. One message runs for long, and thousands are equal."""
     chance = random.Random(seed)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Generic, NamedTuple, NewType, Optional, Typed
 import cbor2
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shardfun.core.function import FieldSpec
@@ -150,7 +150,6 @@ def typed_values(draw: st.DrawFn) -> tuple[Any, Any]:
 
 
 @given(typed_values())
-@settings(max_examples=400, deadline=None)
 def test_any_value_survives_as_message_and_as_state(case: tuple[Any, Any]) -> None:
     annotation, value = case
     payloads = Payloads(payload_types(annotation, "here"), "here")
