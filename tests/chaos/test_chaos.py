@@ -28,6 +28,7 @@ def under_chaos(folder: Path, job: Job, plan: Plan, *, shards: int, transport: s
 
 
 @pytest.mark.chaos
+@pytest.mark.long
 def test_flights_short(tmp_path: Path) -> None:
     counts = Counts(kill_shard=2, kill_spare=1, freeze_shard=1, failpoint=2)
     under_chaos(tmp_path, flights(tmp_path), make_plan(1, counts, shards=3), shards=3)
