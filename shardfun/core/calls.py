@@ -23,7 +23,8 @@ from shardfun.model.crumbs import SLOTS
 from shardfun.model.payload import Encoded
 
 if TYPE_CHECKING:
-    from shardfun.core.dispatch import Dispatcher, FunctionType, InvocationContext
+    from shardfun.core.dispatch import Dispatcher, InvocationContext
+    from shardfun.core.function_type import FunctionType
 
 CRUMB_SLOTS = SLOTS
 

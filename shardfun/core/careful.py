@@ -29,7 +29,8 @@ from shardfun.model.crumbs import KEY_BYTES, Crumb
 from shardfun.model.payload import END, END_TYPE, Encoded
 
 if TYPE_CHECKING:
-    from shardfun.core.dispatch import Dispatcher, FunctionType
+    from shardfun.core.dispatch import Dispatcher
+    from shardfun.core.function_type import FunctionType
 
 CAREFUL_CHECKPOINTS = 2
 CAREFUL_CHECKPOINTS_MAX = 100  # without meeting what has to be parked: it may never come again

@@ -7,122 +7,32 @@ and a queue costs two operations per batch, not per message.
 from __future__ import annotations
 
 import operator
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
 from typing import Any, Protocol
 
-from shardfun.core.calls import Blocked, Calls
+from shardfun.core.calls import Calls
 from shardfun.core.careful import Breadcrumb, run_careful
 from shardfun.core.dead_letters import DeadLetters, describe_error, forget_earlier
 from shardfun.core.function import CompiledFunction
+from shardfun.core.function_type import EgressBuffer, FunctionType
 from shardfun.core.limits import Limits
 from shardfun.core.metrics import Metrics
 from shardfun.core.namespaces import Namespaces
 from shardfun.core.operations import Operations
-from shardfun.core.options import FailurePolicy
 from shardfun.core.parked import Parked
-from shardfun.core.queue import Queue, Row
-from shardfun.core.records import Generation, RecordTable
+from shardfun.core.queue import Row
+from shardfun.core.records import RecordTable
 from shardfun.core.runner import Runner, invoke
 from shardfun.core.timers import Timers
 from shardfun.core.totals import FunctionTotals, Totals
-from shardfun.core.working import Copies
 from shardfun.errors import FunctionRestartError, InvocationError, PayloadTypeError, UnknownTargetError
 from shardfun.model.address import ID_BYTES_MAX, Address
 from shardfun.model.columns import Batch, UndecodableMessage, decode_block
 from shardfun.model.keyspace import slot_of, slot_range
 from shardfun.model.payload import END, END_TYPE, Payloads
 
-FIRST_CHUNK = 64
 FEW_ROWS = 8  # effects that are counted one by one, and as many more as there are function types
-
-
-class FunctionType:
-    """One function type in one incarnation of a shard.
-
-    Args:
-        queues: by shard number; the shard's own one is the mailbox, the others are the outboxes.
-        records: the table's part for this type.
-
-    ``copies``: makes the working copies of a full type, ``None`` for others.
-    ``chunk``: messages to run at once at most; the driver moves it so that a chunk of slow functions stays short.
-    ``blocked``: busy addresses; ``beside``: runs as calls, of which ``calls`` are under way and at most ``calls_max`` may be;
-    ``stalled``: that is so, and the mailbox waits; ``due``: busy addresses whose next attempt waits for that.
-    ``waiting``: messages at the busy addresses. ``passed_over``: messages of the running batch that do not run now; of these,
-    ``refused`` are parked, and the others wait.
-    """
-
-    __slots__ = (
-        "beside",
-        "blocked",
-        "calls",
-        "calls_max",
-        "chunk",
-        "copies",
-        "due",
-        "function",
-        "mailbox",
-        "passed_over",
-        "payloads",
-        "policy",
-        "queues",
-        "records",
-        "refused",
-        "rows",
-        "run",
-        "shared",
-        "stalled",
-        "totals",
-        "typename",
-        "usual",
-        "waiting",
-    )
-
-    def __init__(
-        self,
-        function: CompiledFunction,
-        run: Runner,
-        records: Generation,
-        shard: int,
-        shards: int,
-        limits: Limits,
-        totals: FunctionTotals,
-    ) -> None:
-        self.totals = totals
-        self.passed_over = self.refused = self.waiting = 0
-        self.function = function
-        self.typename = function.spec.typename
-        self.payloads = function.payloads
-        self.shared = self.payloads.shared
-        self.run = self.usual = run
-        self.records = records
-        self.queues = [Queue() for _ in range(shards)]
-        self.rows = [queue.rows for queue in self.queues]
-        self.mailbox = self.queues[shard]
-        self.copies = Copies(function) if function.full else None
-        self.chunk = FIRST_CHUNK
-        options = function.spec.options
-        self.policy = options.failure or FailurePolicy(attempts=1 + limits.retries)
-        self.beside = options.style != "plain"
-        self.blocked: dict[str, Blocked] = {}
-        self.calls = 0
-        default = limits.blocking_calls_per_type if options.style == "blocking" else limits.calls_per_type
-        self.calls_max = options.concurrency or default
-        self.stalled = False
-        self.due: deque[str] = deque()
-
-
-class EgressBuffer:
-    """Records of one egress that were emitted since the last look, as effect rows: routed like messages, always to here."""
-
-    __slots__ = ("encode", "fresh", "name", "rows")
-
-    def __init__(self, name: str, encode: Callable[[Any], bytes], shards: int) -> None:
-        self.name = name
-        self.encode = encode
-        self.fresh: list[Row] = []
-        self.rows = [self.fresh] * shards
 
 
 class InvocationContext(Protocol):

@@ -27,8 +27,9 @@ from shardfun.core.cell_keys import (
     parse_cell_key,
     value_in,
 )
-from shardfun.core.dispatch import Dispatcher, FunctionType
+from shardfun.core.dispatch import Dispatcher
 from shardfun.core.function import HIDDEN, STATE_KIND, CompiledFunction
+from shardfun.core.function_type import FunctionType
 from shardfun.core.hidden import BOUNDS, DEADLINES, IDLE, Plain, with_idle, with_parts
 from shardfun.core.registered import KIND, registration_without
 from shardfun.core.registry import COLLECTION_KINDS

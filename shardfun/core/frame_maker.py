@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from shardfun.core.dead_letters import describe_error
-from shardfun.core.dispatch import Dispatcher, FunctionType, sender_of
+from shardfun.core.dispatch import Dispatcher, sender_of
+from shardfun.core.function_type import FunctionType
 from shardfun.core.limits import Limits
 from shardfun.core.link import Link
 from shardfun.model.address import Address

@@ -7,8 +7,9 @@ from typing import Any
 
 import cbor2
 
-from shardfun.core.dispatch import Dispatcher, FunctionType
+from shardfun.core.dispatch import Dispatcher
 from shardfun.core.function import DEAD_LETTER_KIND
+from shardfun.core.function_type import FunctionType
 from shardfun.errors import InvocationError, PayloadTypeError
 from shardfun.model.address import Address
 from shardfun.model.letters import INGRESS_RECORD

@@ -23,7 +23,8 @@ from shardfun.model.operations import OperationResult, OperationStatus
 from shardfun.model.payload import Encoded, Payloads, PayloadType
 
 if TYPE_CHECKING:
-    from shardfun.core.dispatch import Dispatcher, FunctionType
+    from shardfun.core.dispatch import Dispatcher
+    from shardfun.core.function_type import FunctionType
 
 OPERATIONS = b"\x80o"
 """The prefix of their cells; the suffix is the number, 8 bytes. Per shard, not by slot: a restore reads them all."""

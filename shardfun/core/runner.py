@@ -1,8 +1,8 @@
 """Runs one batch of messages of one function type: twice, once to be fast and once to be read.
 
-``run_plain`` is the specification. ``compile_runner`` generates the same for one function type, with the fields written out:
-saving, comparing and restoring a slot costs 10 ns instead of 50. A property test shows that both agree, and the simulator runs
-both. The generated source is kept in ``linecache``, so that a traceback shows it.
+``run_plain`` is the specification. ``compile_runner`` gives what does the same faster: for plain function types generated code, with
+the fields written out, since saving, comparing and restoring a slot costs 10 ns instead of 50; for full ones ``run_full``. A property
+test shows that both agree, and the simulator runs both. The generated source is kept in ``linecache``, so that a traceback shows it.
 
 What an invocation promises here:
 
@@ -24,7 +24,8 @@ from shardfun.model.columns import Batch
 from shardfun.model.payload import END, Encoded
 
 if TYPE_CHECKING:
-    from shardfun.core.dispatch import Dispatcher, FunctionType
+    from shardfun.core.dispatch import Dispatcher
+    from shardfun.core.function_type import FunctionType
 
 Runner = Callable[["FunctionType", Batch, "Dispatcher"], None]
 
@@ -107,7 +108,7 @@ def call(function: CompiledFunction, context: Any, value: Any) -> Any:
 
 
 def _invoke_full(target: FunctionType, record: Any, value: Any, dispatcher: Dispatcher) -> None:
-    """The same on a working copy: until it is written back there is nothing to undo but effects."""
+    """The same on a working copy: until it is written back there is nothing to undo but effects. ``run_full`` is the fast one."""
     assert target.copies is not None
     mark = len(dispatcher.effects)
     try:
@@ -120,7 +121,9 @@ def _invoke_full(target: FunctionType, record: Any, value: Any, dispatcher: Disp
 
 
 def run_full(target: FunctionType, batch: Batch, dispatcher: Dispatcher) -> None:
-    """What ``run_plain`` does, for types with working copies: the calls in between cost as much as a small function."""
+    """What ``run_plain`` does for types with working copies (see ``_invoke_full``), without the calls in between: they cost as much as a
+    small function.
+    """
     assert target.copies is not None
     begin, commit = target.copies.begin, target.copies.commit
     handler, context, effects, table = target.function.spec.handler, dispatcher.context, dispatcher.effects, dispatcher.table

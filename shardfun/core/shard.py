@@ -18,12 +18,13 @@ from shardfun.core import letters
 from shardfun.core.careful import CAREFUL_CHECKPOINTS, CAREFUL_CHECKPOINTS_MAX, Breadcrumb
 from shardfun.core.cells import Stored
 from shardfun.core.dead_letters import describe_error
-from shardfun.core.dispatch import Dispatcher, FunctionType, InvocationContext, Router
+from shardfun.core.dispatch import Dispatcher, InvocationContext, Router
 from shardfun.core.effects import Effect
 from shardfun.core.egress import EgressLog
 from shardfun.core.expiry import Sweeper
 from shardfun.core.frame_maker import FrameMaker
 from shardfun.core.function import CompiledFunction
+from shardfun.core.function_type import FunctionType
 from shardfun.core.limits import Limits
 from shardfun.core.link import Link
 from shardfun.core.parked import Parked

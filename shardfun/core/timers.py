@@ -28,7 +28,8 @@ from shardfun.model.keyspace import slot_of
 from shardfun.model.payload import Encoded
 
 if TYPE_CHECKING:
-    from shardfun.core.dispatch import Dispatcher, FunctionType
+    from shardfun.core.dispatch import Dispatcher
+    from shardfun.core.function_type import FunctionType
     from shardfun.core.parked import Parked
 
 FOREVER_MS = 1 << 63

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from shardfun.core.dispatch import Dispatcher, FunctionType
+from shardfun.core.dispatch import Dispatcher
+from shardfun.core.function_type import FunctionType
 from shardfun.core.runner import Runner
 from shardfun.model.columns import Batch
 from shardfun.simulation.trace import Trace

@@ -16,8 +16,8 @@ from typing import Any, Self
 from structlog.testing import capture_logs
 
 from shardfun.core.careful import why_not_encodable
-from shardfun.core.dispatch import EgressBuffer, FunctionType
 from shardfun.core.effects import StartCall
+from shardfun.core.function_type import EgressBuffer, FunctionType
 from shardfun.core.limits import Limits
 from shardfun.core.operations import Operations
 from shardfun.core.options import FailurePolicy

@@ -10,8 +10,8 @@ import cbor2
 
 from shardfun.core.cell_keys import stored_address
 from shardfun.core.cells import Stored
-from shardfun.core.dispatch import FunctionType
 from shardfun.core.function import DEAD_LETTER_KIND, STATE_KIND, CollectionSpec
+from shardfun.core.function_type import FunctionType
 from shardfun.core.records import Generation
 from shardfun.core.shard import ShardCore
 from shardfun.errors import PayloadTypeError, nearest

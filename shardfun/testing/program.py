@@ -9,8 +9,9 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from shardfun.core.dispatch import Dispatcher, EgressBuffer, Router
+from shardfun.core.dispatch import Dispatcher, Router
 from shardfun.core.egress import EgressLog
+from shardfun.core.function_type import EgressBuffer
 from shardfun.core.runner import compile_runner
 from shardfun.core.shard import IngressRoute, Program, ShardCore
 from shardfun.egress.jsonlines import encode_line

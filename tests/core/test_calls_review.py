@@ -15,7 +15,8 @@ from test_calls import CALLER, Wait, calls_of, finish, restored
 
 from shardfun import App, Context, Map, OperationResult, State, Value, after_write, dead_letter, mapping, retry, value
 from shardfun.core.careful import Breadcrumb
-from shardfun.core.dispatch import Dispatcher, FunctionType
+from shardfun.core.dispatch import Dispatcher
+from shardfun.core.function_type import FunctionType
 from shardfun.core.limits import Limits
 from shardfun.core.records import RecordTable
 from shardfun.core.shard import ShardCore

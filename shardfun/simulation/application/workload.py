@@ -7,7 +7,8 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from shardfun.core.dispatch import Dispatcher, EgressBuffer, InvocationContext
+from shardfun.core.dispatch import Dispatcher, InvocationContext
+from shardfun.core.function_type import EgressBuffer
 from shardfun.core.operations import OPERATIONS
 from shardfun.core.shard import IngressRoute
 from shardfun.core.timer_index import TIMER_PREFIX
