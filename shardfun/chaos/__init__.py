@@ -3,7 +3,7 @@ the results are those of an undisturbed run.
 
 ``run_chaos`` does it, ``shardfun chaos`` is the command, ``shardfun.chaos.plugin`` a fixture for pytest.
 
-In reading order: ``trial`` (one trial, from a configuration to a verdict), ``sandbox`` and ``inputs`` (the private copy), ``plan`` and
+In reading order: ``trial`` (one trial, from a configuration to a verdict), ``folder`` (what stays), ``sandbox`` and ``inputs`` (the private copy), ``plan`` and
 ``points`` (what shall be done), ``node``, ``run``, ``armory``, ``disk`` (doing it), ``published`` and ``stored`` (the verdict),
 ``recoveries`` and ``report``. The names are loaded at their first use: pytest imports this package in every project.
 """

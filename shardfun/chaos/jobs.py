@@ -6,7 +6,6 @@ Each is judged against a plain program, not against an undisturbed run: a mistak
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from shardfun import examples
+from shardfun.chaos.folder import trial_folder
 from shardfun.chaos.inputs import Input
 from shardfun.chaos.plan import Counts, Plan
 from shardfun.chaos.report import Report
@@ -139,10 +139,10 @@ def run_job(
     if isinstance(job, str):
         if job not in JOBS:
             raise ConfigurationError(f"expected a job, got {job!r}{nearest(job, JOBS)}")
-        with tempfile.TemporaryDirectory(prefix="shardfun-job-") as inputs:
-            return run_job(
-                JOBS[job](Path(inputs), size),
-                folder=folder,
+        with trial_folder(folder) as place:  # what is kept has its input, and can be started again
+            report = run_job(
+                JOBS[job](place.path / "inputs", size),
+                folder=place.path,
                 counts=counts,
                 plan=plan,
                 seed=seed,
@@ -151,6 +151,8 @@ def run_job(
                 transport=transport,
                 show=show,
             )
+            place.settle(report)
+            return report
     return run_chaos(
         job.app,
         counts=counts,
@@ -161,6 +163,7 @@ def run_job(
         egresses=job.egresses,
         settings=settings_of(job, spares=spares, transport=transport),
         check=job.differences,
+        strict=True,
         folder=folder,
         show=show,
     )

@@ -24,6 +24,7 @@ import msgspec
 from shardfun.errors import UnavailableError
 from shardfun.model.status import NodeStatus
 from shardfun.supervisor import query_status
+from shardfun.supervisor.leftovers import RUNTIME_PREFIX
 
 MARK: Final = "SHARDFUN_CHAOS_NODE"
 SETTINGS_PREFIX: Final = "SHARDFUN_"
@@ -63,8 +64,6 @@ class Node:
         self.log = folder / "node.log"
         self.temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX))  # not in ``folder``: socket addresses are short
         self.process: subprocess.Popen[bytes] | None = None
-        self.exit_codes: list[int] = []
-        """Of those starts that have ended."""
         self._mark = uuid.uuid4().hex
         # What the user's environment says is in the configuration already, and would overrule what was redirected there.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS_PREFIX)}
@@ -97,12 +96,10 @@ class Node:
         """
         assert self.process is not None
         try:
-            code = self.process.wait(timeout_s)
+            return self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             msg = f"the node has not come to its end within {timeout_s:.0f} s; the last status: {self.status()}\n{self.log_tail()}"
             raise NodeFailedError(msg) from None
-        self.exit_codes.append(code)
-        return code
 
     @property
     def ended(self) -> bool:
@@ -166,10 +163,14 @@ class Node:
                         found.append(int(entry.name))
         return found
 
-    def leftovers(self) -> list[str]:
-        """What a node that has ended cleanly may not leave behind."""
-        left = [f"process {pid}" for pid in self.processes()]
-        left += [str(path) for path in sorted(self.temporary.rglob("*"))]
+    def leftovers(self, *, strict: bool = True) -> list[str]:
+        """What a node that has ended cleanly may not leave behind.
+
+        Args:
+            strict: nothing at all; else only the node's own: an application's functions may start processes and make temporary files.
+        """
+        left = [f"process {pid}" for pid in self.processes() if strict or _is_shardfun(pid)]
+        left += [str(path) for path in sorted(self.temporary.rglob("*" if strict else f"{RUNTIME_PREFIX}*"))]
         if (self.data_dir / "node.json").exists():
             left.append(str(self.data_dir / "node.json"))
         return left
@@ -188,3 +189,12 @@ class Node:
         """The end of the log, for messages."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return "\n".join(line[:LINE_MAX] for line in text.splitlines()[-lines:])
+
+
+def _is_shardfun(pid: int) -> bool:
+    """Whether a process was started as supervisor, shard, spare or door."""
+    try:
+        _, *arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:  # gone meanwhile
+        return False
+    return arguments[:1] == [b"-m"] and arguments[1].partition(b".")[0] == b"shardfun"

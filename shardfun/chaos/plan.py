@@ -119,6 +119,7 @@ class Fault:
         gap_s: seconds since then.
         choice: which of the processes that could be hit, between 0 and 1.
         point: of a failpoint; with what happens there, and how often it is passed before.
+        named: somebody asked for this point: without it the run does not show what it shall.
     """
 
     kind: Kind
@@ -128,6 +129,7 @@ class Fault:
     point: Point | None = None
     action: Action = Action.KILL
     passes: int = 0
+    named: bool = False
 
     @property
     def reading_s(self) -> float:
@@ -184,7 +186,7 @@ def make_plan(
     faults += [_at(point, chance, shards, None) for point in drawn]
     for text in points:
         name, _, action = text.partition("=")
-        faults.append(_at(Point(name), chance, shards, Action(action) if action else None))
+        faults.append(_at(Point(name), chance, shards, Action(action) if action else None, named=True))
     chance.shuffle(faults)
     faults.sort(key=lambda fault: fault.point is Point.FINISH)
     return Plan(seed, tuple(faults))
@@ -222,7 +224,7 @@ def _points(chance: random.Random, count: int, shards: int, *, publishes: bool) 
     return drawn[:count]
 
 
-def _at(point: Point, chance: random.Random, shards: int, action: Action | None) -> Fault:
+def _at(point: Point, chance: random.Random, shards: int, action: Action | None, *, named: bool = False) -> Fault:
     _, gap_s, choice = _moment(chance)
     if action is None:
         action = Action.STOP if chance.random() < STOP_SHARE else Action.KILL
@@ -233,4 +235,4 @@ def _at(point: Point, chance: random.Random, shards: int, action: Action | None)
     else:
         passes = chance.randint(0, PASSES_MAX) if STEPS[point].when == "checkpoint" else 0
     # The node has to be well, or it is not known which of two faults it shows.
-    return Fault(Kind.FAILPOINT, True, gap_s, choice, point, action, passes)
+    return Fault(Kind.FAILPOINT, True, gap_s, choice, point, action, passes, named)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from shardfun.chaos.plan import Kind, Plan
+from shardfun.chaos.plan import Fault, Kind, Plan
 
 NOTHING: Final = "-"
 RECOVERING: Final = frozenset({Kind.KILL_SHARD, Kind.KILL_SUPERVISOR, Kind.FREEZE_SHARD, Kind.FAILPOINT})
@@ -45,6 +45,16 @@ class Happened:
         return f"{self.at_s:9.3f} s  {self.kind:<44} {self.what:<52} {self.state:<10} {self.records:>9,} {recovered:>9}"
 
 
+class Unreached(NamedTuple):
+    """A fault of the plan that did not happen."""
+
+    fault: Fault
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.fault.point or self.fault.kind}: {self.why}"
+
+
 TIMELINE_HEAD: Final = f"{'at':>11}  {'fault':<44} {'what':<52} {'node':<10} {'records':>9} {'recovered':>9}"
 
 
@@ -65,7 +75,7 @@ class Report:
     Args:
         differences: what is wrong, one sentence each; empty: nothing.
         recoveries_ms: of shards, as the node logs them; ``restarts_ms`` of the whole node.
-        unreached: failpoints that were armed and that nobody came to.
+        unreached: faults that met nobody: failpoints that were armed in vain, a full disk that nobody wrote to.
         notes: what was redirected, and other things to know.
     """
 
@@ -76,7 +86,7 @@ class Report:
     recoveries_ms: list[float] = field(default_factory=list)
     restarts_ms: list[float] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
-    unreached: list[str] = field(default_factory=list)
+    unreached: list[Unreached] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     records: int = 0
     duration_s: float = 0.0
@@ -140,7 +150,7 @@ class Report:
                 }
                 for fault in self.timeline
             ],
-            "unreached": self.unreached,
+            "unreached": [str(missed) for missed in self.unreached],
             "differences": self.differences,
             "disk": self.disk,
             "notes": self.notes,

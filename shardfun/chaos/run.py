@@ -20,7 +20,7 @@ from shardfun.chaos.node import Node, NodeFailedError, NodeFinishedError
 from shardfun.chaos.plan import BLINK_S, FREEZE_S, FULL_S, Fault, Kind
 from shardfun.chaos.points import STEPS
 from shardfun.chaos.recoveries import add_recoveries
-from shardfun.chaos.report import Happened, Report
+from shardfun.chaos.report import Happened, Report, Unreached
 from shardfun.errors import InconclusiveError, StorageError
 from shardfun.failpoints import Action, Point
 from shardfun.model.status import NodeStatus
@@ -45,6 +45,8 @@ class Chaos:
 
     Args:
         report: has the plan; what happens is added to it.
+        end_s: how long the node may go on after the last fault.
+        strict: nothing may be left in its temporary folder, not even of the application's functions.
         armory: the node's failpoints; ``None``: it has none.
         disk: that the node writes to, if it can be filled.
     """
@@ -53,12 +55,17 @@ class Chaos:
         self,
         node: Node,
         report: Report,
+        *,
+        end_s: float,
+        strict: bool = False,
         armory: Armory | None = None,
         disk: FillableDisk | None = None,
         show: Show | None = None,
     ) -> None:
         self._node = node
         self._report = report
+        self._end_s = end_s
+        self._strict = strict
         self._armory = armory
         self._disk = disk
         self._show: Show = show or (lambda _done, _status: None)
@@ -79,17 +86,17 @@ class Chaos:
         node.start()
         try:
             read = self._until_after_all_faults()
+            code = node.wait(self._end_s)
         except NodeFinishedError:
             raise InconclusiveError(self._outside()) from None
-        code = node.wait(END_S + 2 * report.plan.duration_s)
-        report.duration_s = time.monotonic() - self._began
-        events = node.events()
-        add_recoveries(report, events)
+        finally:
+            report.duration_s = time.monotonic() - self._began
+            events = node.events()
+            add_recoveries(report, events)
         if code:
-            msg = f"the node has ended by itself, with exit code {code}\n{node.log_tail()}"
-            raise NodeFailedError(msg)
+            node.raise_ended()
         report.records = next((event["records"] for event in reversed(events) if event.get("verdict") == "finished"), 0)
-        left = node.leftovers()
+        left = node.leftovers(strict=self._strict)
         if left:
             msg = f"the node has left something behind: {', '.join(left)}"
             raise NodeFailedError(msg)
@@ -155,8 +162,7 @@ class Chaos:
                 status = node.status()
                 self._note(fault, f"supervisor ({node.process.pid})", node.process.pid, status, sigkill=True, restart=True)
                 node.kill()
-                node.wait(END_S)
-                node.start()
+                self._start_again()
             case Kind.FREEZE_SUPERVISOR:
                 status = node.until(lambda _: True)
                 self._note(fault, f"supervisor ({node.process.pid})", node.process.pid, status)
@@ -173,6 +179,13 @@ class Chaos:
                 self._fill_disk(fault)
             case _:
                 assert_never(fault.kind)
+
+    def _start_again(self) -> None:
+        """After the supervisor was killed, and has not ended by itself just before."""
+        node = self._node
+        if node.wait(END_S) != -signal.SIGKILL:
+            node.raise_ended()
+        node.start()
 
     def _freeze_supervisor(self) -> None:
         self._node.kill(signal.SIGSTOP)
@@ -213,7 +226,7 @@ class Chaos:
         assert point is not None
         step = STEPS[point]
         if step.when == "publishing" and self._silent:
-            self._report.unreached.append(f"{point}: nothing is published before the end")
+            self._miss(fault, "nothing is published before the end")
             return
         status = node.until(lambda _: True)
         serial = armory.arm(point, fault.action, fault.passes)
@@ -223,7 +236,7 @@ class Chaos:
         pid = self._taken(point, serial, REACHED_S, None if step.when == "recovery" else until)
         if pid is None:
             self._silent |= step.when == "publishing"
-            self._report.unreached.append(f"{point}: nobody came there in time")
+            self._miss(fault, "nobody came there in time")
             return
         self._note_point(fault, pid, status)
         self._see_to(fault, pid)
@@ -260,8 +273,7 @@ class Chaos:
         match fault.action:
             case Action.KILL:
                 if supervisor:
-                    node.wait(END_S)
-                    node.start()
+                    self._start_again()
             case Action.STOP:
                 if supervisor:
                     self._freeze_supervisor()
@@ -285,9 +297,9 @@ class Chaos:
         assert armory is not None
         assert point is not None
         serial = armory.arm(point, fault.action, fault.passes)
-        pid = self._taken(point, serial, END_S + 2 * self._report.plan.duration_s)
+        pid = self._taken(point, serial, self._end_s)
         if pid is None:
-            self._report.unreached.append(f"{point}: nobody came there")
+            self._miss(fault, "nobody came there")
             return
         self._note_point(fault, pid, self._node.status())
         self._see_to(fault, pid)
@@ -319,10 +331,13 @@ class Chaos:
         freed_at = time.monotonic()
         if NO_SPACE not in self._node.log.read_bytes()[logged:]:
             self._report.timeline.remove(happened)
-            self._report.unreached.append("full disk: nobody wrote to it meanwhile")
+            self._miss(fault, "nobody wrote to it meanwhile")
             return
         self._node.until(lambda status: all_running(status) and status.checkpoint.completed > before)
         happened.recovered_ms = round((time.monotonic() - freed_at) * 1000, 1)
+
+    def _miss(self, fault: Fault, why: str) -> None:
+        self._report.unreached.append(Unreached(fault, why))
 
     def _note(
         self, fault: Fault, what: str, pid: int, status: NodeStatus | None, *, sigkill: bool = False, restart: bool = False

@@ -22,7 +22,9 @@ from shardfun.sdk.app import App
 CHECKPOINT_INTERVAL_S: Final = 0.2
 """At most: nothing is shown by a fault before which nothing is complete."""
 HEARTBEAT_INTERVAL_S: Final = 0.05
+DATA: Final = "data"
 PUBLISHED: Final = "published"
+"""Folders of a run."""
 SAFE_EGRESSES: Final = ("file", "stdout", "stream", "http")
 """Kinds whose records can go to a private file without asking: nobody outside is told of them."""
 
@@ -65,7 +67,7 @@ class Sandbox:
             name: EgressConfig(kind="file", options=FileEgressOptions(path=place / PUBLISHED / f"{name}-{{partition}}.jsonl"))
             for name in config.egress
         }
-        return msgspec.structs.replace(config, data_dir=place / "data", ingress=ingress, egress=egress)
+        return msgspec.structs.replace(config, data_dir=place / DATA, ingress=ingress, egress=egress)
 
 
 def make_sandbox(

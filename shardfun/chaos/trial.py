@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import shutil
-import tempfile
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,17 +15,18 @@ import msgspec
 
 from shardfun.chaos.armory import Armory
 from shardfun.chaos.disk import FillableDisk, InjectedDisk, MemoryDisk, bytes_in, size_for
+from shardfun.chaos.folder import AGAIN, CALM, CHAOS, trial_folder
 from shardfun.chaos.inputs import Records
 from shardfun.chaos.node import Node, NodeFailedError
 from shardfun.chaos.plan import Counts, Kind, Plan, make_plan
 from shardfun.chaos.published import compare_published
 from shardfun.chaos.report import Report
-from shardfun.chaos.run import Chaos, Show
-from shardfun.chaos.sandbox import PUBLISHED, Sandbox, make_sandbox
-from shardfun.chaos.stored import compare_worlds, read_world
+from shardfun.chaos.run import END_S, Chaos, Show
+from shardfun.chaos.sandbox import DATA, PUBLISHED, Sandbox, make_sandbox
+from shardfun.chaos.stored import StoredWorld, compare_worlds, read_world
 from shardfun.chaos.subject import Subject, find_subject
 from shardfun.config.writing import config_toml
-from shardfun.errors import ApplicationImportError, InconclusiveError
+from shardfun.errors import ApplicationImportError, InconclusiveError, ShardfunError
 from shardfun.failpoints import ENVIRONMENT
 from shardfun.sdk.importing import failure_of
 
@@ -35,7 +36,6 @@ MARGIN_S: Final = 1.5
 """Reading goes on for so much longer than the plan lasts."""
 ATTEMPTS_MAX: Final = 3
 """With reading twice as slow each time: how long recoveries take is not known before."""
-FOLDER_PREFIX: Final = "shardfun-chaos-"
 
 Check = Callable[..., Iterable[str] | None]
 """``check(published)`` or ``check(published, records)``: what is wrong, one sentence each."""
@@ -49,11 +49,13 @@ class Verdict:
         check: of the application; ``None``: by comparison with an undisturbed run.
         order: for an egress, the field whose equal values have to keep their order.
         state: whether what is stored in the end is compared, too.
+        strict: of a job of shardfun's own: whatever it leaves in its temporary folder is a mistake, and it ends soon after reading.
     """
 
     check: Check | None = None
     order: Mapping[str, str] = field(default_factory=dict)
     state: bool = True
+    strict: bool = False
 
 
 def run_chaos(
@@ -73,6 +75,7 @@ def run_chaos(
     check: Check | None = None,
     order: Mapping[str, str] | None = None,
     state: bool = True,
+    strict: bool = False,
     duration_s: float | None = None,
     folder: Path | None = None,
     keep: bool = False,
@@ -94,20 +97,21 @@ def run_chaos(
             ``EGRESS-PARTITION.jsonl`` and the records by ingress, and returns what is wrong.
         order: for an egress, the field of its records: those with the same value have to come in the same order.
         state: compare what is stored in the end, too.
+        strict: nothing may be left in the node's temporary folder, and its end is waited for less long: for jobs of shardfun's own.
         duration_s: how long reading shall take at least.
-        folder: for everything; by default a temporary one.
+        folder: for everything, without results of another trial; by default a temporary one.
         keep: do not delete it. What has differences is kept anyway.
         show: told how far it is.
 
     Raises:
         ConfigurationError: what cannot be put under chaos, and why.
-        InconclusiveError: it shows nothing: a fault fell outside the run, or undisturbed runs differ already.
+        InconclusiveError: it shows nothing: faults fell outside the run or met nobody, or undisturbed runs differ already.
         ShardfunError: the application or its input cannot be read; the undisturbed run fails.
     """
     subject = find_subject(app, overrides=overrides, settings=settings, egresses=egresses)
-    with _folder(folder) as place:
+    with trial_folder(folder, keep=keep) as place:
         sandbox = make_sandbox(
-            subject.config, subject.app, place / "inputs", shards=shards, records=records, inputs=inputs, replace=replace
+            subject.config, subject.app, place.path / "inputs", shards=shards, records=records, inputs=inputs, replace=replace
         )
         if plan is None:
             plan = make_plan(
@@ -118,12 +122,9 @@ def run_chaos(
                 publishes=bool(sandbox.config.egress),
                 points=points,
             )
-        trial = Trial(subject, sandbox, plan, Verdict(check, order or {}, state), place, show)
+        trial = Trial(subject, sandbox, plan, Verdict(check, order or {}, state, strict), place.path, show)
         report = trial.run(duration_s)
-        if keep or folder is not None or report.differences:
-            report.folder = str(place)
-        else:
-            shutil.rmtree(place, ignore_errors=True)
+        place.settle(report)
         return report
 
 
@@ -143,6 +144,9 @@ class Trial:
         self._verdict = verdict
         self._place = place
         self._show = show
+        self._processing_s = (
+            END_S if verdict.strict else CALM_S
+        )  # beside reading, as long as no run has shown how long it takes
 
     def run(self, duration_s: float | None = None) -> Report:
         """The undisturbed run, if it is needed, and the one under faults; again, and slower, if it was over too soon.
@@ -154,8 +158,8 @@ class Trial:
         stored = 0
         notes = list(self._sandbox.notes)
         if self._verdict.check is None:
-            notes += self._calm("calm", None)
-            stored = bytes_in(self._place / "calm")
+            notes += self._calm(CALM, None)
+            stored = bytes_in(self._place / CALM)
         reading_s = max(self._plan.duration_s + MARGIN_S, duration_s or 0.0)
         for attempt in range(ATTEMPTS_MAX):
             try:
@@ -166,8 +170,10 @@ class Trial:
                     raise
                 reading_s *= 2
         report.notes = [*notes, *report.notes]
-        if report.differences and self._verdict.check is None:
-            self._refute(report, reading_s)
+        if not report.differences:  # the node has done nothing wrong by itself
+            self._judge(report, reading_s)
+        if not report.differences:
+            _require_faults(report)
         return report
 
     # ---- runs ------------------------------------------------------------------------------------------------------------
@@ -181,8 +187,10 @@ class Trial:
         config = self._sandbox.at(place, reading_s=reading_s)
         node = Node(place, config_toml(config), config.data_dir, self._subject.environ)
         try:
+            began = time.monotonic()
             node.start()
             code = node.wait(CALM_S + (reading_s or 0.0))
+            self._processing_s = END_S + 2 * (time.monotonic() - began)
             if code:
                 raise InconclusiveError(f"without any fault the node ends with exit code {code}:\n{node.log_tail()}")
         except NodeFailedError as error:
@@ -199,8 +207,8 @@ class Trial:
         return [f"the undisturbed run leaves {letters} dead letters: {first}"] if letters else []
 
     def _disturbed(self, reading_s: float, stored_bytes: int) -> Report:
-        """The run under faults, judged."""
-        place = self._place / "chaos"
+        """The run under faults. What the node did wrong by itself is a difference, whatever its results are."""
+        place = self._place / CHAOS
         shutil.rmtree(place, ignore_errors=True)
         armory = Armory(place / "failpoints")
         with self._disk(place, armory, stored_bytes) as (disk, on):
@@ -209,8 +217,9 @@ class Trial:
             environ = {**self._subject.environ, ENVIRONMENT: str(armory.folder)}
             node = Node(place, config_toml(config), config.data_dir, environ)
             try:
-                Chaos(node, report, armory, disk, self._show).run()
-                report.differences = self._differences(on)
+                end_s = reading_s + 2 * self._plan.duration_s + self._processing_s
+                strict = self._verdict.strict
+                Chaos(node, report, end_s=end_s, strict=strict, armory=armory, disk=disk, show=self._show).run()
             except NodeFailedError as error:
                 report.differences = [str(error)]
             except InconclusiveError as error:
@@ -243,17 +252,33 @@ class Trial:
                 yield 8 * path.stat().st_size  # it may be compressed
 
     # ---- verdict ---------------------------------------------------------------------------------------------------------
-    def _differences(self, on: Path) -> list[str]:
-        if self._verdict.check is not None:
-            return self._checked(self._verdict.check, on / PUBLISHED)
-        return self._compared(self._place / "calm", on)
+    def _judge(self, report: Report, reading_s: float) -> None:
+        """Add what is wrong with the results.
 
-    def _compared(self, calm: Path, other: Path) -> list[str]:
-        verdict = self._verdict
-        found = compare_published(calm / PUBLISHED, other / PUBLISHED, self._sandbox.config.egress, verdict.order)
-        if verdict.state:
-            found += compare_worlds(read_world(calm / "data"), read_world(other / "data"))
-        return found
+        Raises:
+            InconclusiveError: undisturbed runs differ, too.
+        """
+        place, verdict = self._place / CHAOS, self._verdict
+        if verdict.check is not None:
+            report.differences = self._checked(verdict.check, place / PUBLISHED)
+            return
+        try:
+            world = self._stored(place)
+        except ShardfunError as error:
+            report.differences = [f"what the node has stored cannot be read: {error}"]
+            return
+        report.differences = self._compared(place, world)
+        if report.differences:
+            self._refute(report, reading_s)
+
+    def _compared(self, place: Path, world: StoredWorld) -> list[str]:
+        """What differs between the undisturbed run and another one."""
+        calm, verdict = self._place / CALM, self._verdict
+        found = compare_published(calm / PUBLISHED, place / PUBLISHED, self._sandbox.config.egress, verdict.order)
+        return found + compare_worlds(self._stored(calm), world)
+
+    def _stored(self, place: Path) -> StoredWorld:
+        return read_world(place / DATA) if self._verdict.state else StoredWorld()
 
     def _checked(self, check: Check, published: Path) -> list[str]:
         published.mkdir(exist_ok=True)  # nothing may have been published
@@ -272,8 +297,9 @@ class Trial:
         Raises:
             InconclusiveError: they do.
         """
-        self._calm("again", reading_s)
-        found = self._compared(self._place / "calm", self._place / "again")
+        self._calm(AGAIN, reading_s)
+        again = self._place / AGAIN
+        found = self._compared(again, self._stored(again))
         if found:
             raise InconclusiveError(
                 "two undisturbed runs differ already, so nothing can be said about faults (its results depend on how messages "
@@ -295,26 +321,25 @@ def _accepted(check: Check) -> int:
     )
 
 
+def _require_faults(report: Report) -> None:
+    """That nothing differs says something only of faults that happened.
+
+    Raises:
+        InconclusiveError: none did, or one did not that somebody has asked for by its name.
+    """
+    if report.plan.faults and not report.timeline:
+        missed = "; ".join(map(str, report.unreached))
+        raise InconclusiveError(f"none of the {len(report.plan.faults)} faults met anybody: {missed}")
+    named = [str(missed) for missed in report.unreached if missed.fault.named]
+    if named:
+        raise InconclusiveError(f"nothing differs, but a failpoint that was asked for was not reached: {'; '.join(named)}")
+
+
 def _keep(mounted: Path, place: Path) -> None:
     """What is on a disk that goes away."""
-    for name in ("data", PUBLISHED):
+    for name in (DATA, PUBLISHED):
         if (mounted / name).exists():
             shutil.copytree(mounted / name, place / name, symlinks=True)
-
-
-@contextmanager
-def _folder(folder: Path | None) -> Iterator[Path]:
-    """The folder, or a temporary one, which is deleted after an error."""
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield folder.absolute()
-        return
-    place = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
-    try:
-        yield place
-    except BaseException:
-        shutil.rmtree(place, ignore_errors=True)
-        raise
 
 
 def describe(report: Report) -> bytes:

@@ -40,7 +40,8 @@ examples:
   shardfun chaos --failpoint list
 
 Exit codes: 0 nothing differs, 1 something does (it is printed), 2 configuration or usage, 3 the application or the check cannot be
-run, 6 an input cannot be read, 9 the run shows nothing: faults fell outside of it, or undisturbed runs differ already.
+run, 4 the undisturbed run's data cannot be read, 6 nor can an input, 9 the run shows nothing: faults fell outside of it or met
+nobody, or undisturbed runs differ already.
 """
 
 
@@ -72,7 +73,11 @@ def add_parser(subparsers: Any) -> None:
         "--full-disk", type=_count, metavar="N", help="times that the disk is full (default: 1 from 10 kills on)"
     )
     faults.add_argument(
-        "--failpoint", action="append", default=[], metavar="NAME[=ACTION]", help="one more, by its name; 'list' names them"
+        "--failpoint",
+        action="append",
+        default=[],
+        metavar="NAME[=ACTION]",
+        help="one more, by its name, which has to be reached; 'list' names them",
     )
     faults.add_argument("--seed", type=_count, default=0, metavar="S", help="draws what is done and when (default: 0)")
     faults.add_argument("--plan-only", action="store_true", help="print the plan, and do nothing")
@@ -114,7 +119,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--keep",
         action="store_true",
-        help="keep the folder with configurations, logs, data and outputs; it is kept anyway if anything differs",
+        help="keep the folder with configurations, logs, data and outputs; it is kept anyway if anything differs or fails",
     )
     parser.set_defaults(func=run)
 
@@ -157,8 +162,12 @@ def run(options: argparse.Namespace) -> int:
             keep=options.keep,
             show=with_progress.show,
         )
-    finally:
+    except BaseException as error:
         with_progress.end()
+        for note in getattr(error, "__notes__", ()):
+            print(note, file=sys.stderr)
+        raise
+    with_progress.end()
     if options.json:
         from shardfun.chaos.trial import describe
 
