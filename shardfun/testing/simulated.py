@@ -5,6 +5,7 @@ It stands beside the application, or in a module of its own. Importing it loads 
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ class Checkpoint:
 
 
 Check = Callable[[Checkpoint], object]
+LATER = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 
 
 class Simulation:
@@ -64,8 +66,8 @@ class Simulation:
             Records of other ingresses go round the shards in turn.
         order_by: by egress, the field of a record for each value of which the order has to be that of the undisturbed run.
         invariant: called with every complete checkpoint, with the last one once more when it is known to be the last; raises
-            (``assert``) if something is wrong.
-        check: called with the last checkpoint of a run; raises if something is wrong. Nothing is compared then.
+            (``assert``) or returns ``False`` if something is wrong.
+        check: called with the last checkpoint of a run; raises or returns ``False`` if something is wrong. Nothing is compared then.
         timers_at_end: what becomes of delayed messages when the input is used up, as ``timers.at-end`` in a configuration.
 
     Raises:
@@ -88,8 +90,14 @@ class Simulation:
         if inputs is not None and not callable(inputs) and not isinstance(inputs, Mapping):
             raise DefinitionError(f"Simulation: inputs: expected records by ingress or a function, got {inputs!r:.100}")
         for name, function in (("invariant", invariant), ("check", check)):
-            if function is not None and not callable(function):
+            if function is None:
+                continue
+            if not callable(function):
                 raise DefinitionError(f"Simulation: {name}: expected a function of a Checkpoint, got {function!r:.100}")
+            if any(later(each) for later in LATER for each in (function, type(function).__call__)):
+                raise DefinitionError(
+                    f"Simulation: {name}: expected a plain function, got {function!r:.100}: its body would not run"
+                )
         if timers_at_end not in {"keep", "wait", "fire"}:
             raise DefinitionError(f"Simulation: timers_at_end: expected 'keep', 'wait' or 'fire', got {timers_at_end!r:.100}")
         self.app = app

@@ -140,6 +140,7 @@ CHECKS = (
 @app.function("shop/cart")
 def cart(ctx: Context[Cart], message: Add) -> None:
     ctx.state.pieces += message.pieces
+    ctx.emit("totals", {"cart": ctx.self.id})
 
 def few(checkpoint: Checkpoint) -> None:
     assert len(checkpoint.admitted["orders"]) < 50, "too many orders"
@@ -148,11 +149,23 @@ def never(checkpoint: Checkpoint) -> None:
     assert checkpoint.last
     raise ValueError("nothing is good enough")
 
+def no(checkpoint: Checkpoint) -> bool:
+    return len(checkpoint.admitted["orders"]) < 50
+
+async def later() -> None:
+    assert False
+
 def no_end(checkpoint: Checkpoint) -> None:
     assert not checkpoint.last, "this is the end"
 
 invariant_fails = Simulation(app, inputs=made, invariant=few)
 end_fails = Simulation(app, inputs=made, invariant=no_end)
+says_no = Simulation(app, inputs=made, invariant=no)
+says_later = Simulation(app, inputs=made, check=lambda _checkpoint: later())
+no_such_ingress = Simulation(app, inputs=made, partition_by={"order": "cart"})
+no_such_field = Simulation(app, inputs=made, partition_by={"orders": "card"})
+no_such_egress = Simulation(app, inputs=made, order_by={"total": "cart"})
+no_such_order = Simulation(app, inputs=made, order_by={"totals": "card"})
 check_fails = Simulation(app, inputs=made, check=never)
 other = Simulation(App("other"), inputs=made)
 nothing = 5

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import random
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import simulated_apps
 
-from shardfun.errors import ConfigurationError, IngressError
+from shardfun import App
+from shardfun.errors import ConfigurationError, DefinitionError, IngressError
 from shardfun.model.keyspace import owner_of
 from shardfun.simulation.application.child import ChildError, in_child
 from shardfun.simulation.application.inputs import Input, Item, batch_of, from_file
@@ -20,6 +23,7 @@ from shardfun.simulation.application.runs import AppRuns
 from shardfun.simulation.application.subject import AppPlan, find_subject
 from shardfun.simulation.options import draw
 from shardfun.simulation.world import Outcome
+from shardfun.testing import Simulation
 
 ROOT = Path(__file__).resolve().parents[2]
 Load = Callable[..., AppPlan]
@@ -112,24 +116,71 @@ def test_a_function_that_ends_its_process_is_told(load: Load) -> None:
         ("invariant_fails", "invariant", "too many orders"),
         ("end_fails", "invariant", "this is the end"),
         ("check_fails", "check", "ValueError: nothing is good enough"),
+        ("says_no", "invariant", "it returned False"),
+        ("says_later", "check", "expected a plain function"),
     ],
 )
 def test_checks_of_the_user_are_asked(load: Load, check: str, kind: str, said: str) -> None:
-    """An invariant at each checkpoint and at the end, a check at the end; what they raise is told, with its place."""
+    """An invariant at each checkpoint and at the end, a check at the end; what they raise is told, or that they say no."""
     plan = load(simulated_apps.CHECKS, check=f"MODULE:{check}")
     runs = AppRuns(plan)
     outcome = runs.run(runs.options(1))
     assert outcome.kind == "undisturbed"  # they complain without any fault as well
     assert f"{kind}: " in outcome.what
     assert said in outcome.what
-    assert ".py:" in outcome.what
+    assert (".py:" in outcome.what) == ("fails" in check)  # the place where it was raised
+
+
+@pytest.mark.parametrize("argument", ["invariant", "check"])
+def test_a_check_that_would_never_run_is_refused(argument: str) -> None:
+    """Nobody would await it, or ask it for its elements."""
+
+    async def asynchronous(_checkpoint: object) -> None:
+        raise AssertionError
+
+    def generator(_checkpoint: object) -> Iterator[None]:
+        yield
+
+    class Asynchronous:
+        async def __call__(self, _checkpoint: object) -> None:
+            raise AssertionError
+
+    for check in (asynchronous, generator, Asynchronous(), functools.partial(asynchronous, None)):
+        arguments: dict[str, Any] = {argument: check}
+        with pytest.raises(DefinitionError, match=f"{argument}: expected a plain function"):
+            Simulation(App("shop"), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("check", "said"),
+    [
+        ("no_such_ingress", "partition_by: expected an ingress of the application, got 'order'; known: orders"),
+        ("no_such_field", "ingress 'orders': partition_by: .* none of 120 has 'card'"),
+        ("no_such_egress", "order_by: expected an egress of the application, got 'total'; known: totals; .*App"),
+        ("no_such_order", "order_by: egress 'totals': none of 60 records has a text or a number 'card'"),
+    ],
+)
+def test_names_that_are_not_there_are_refused(load: Load, check: str, said: str) -> None:
+    """With a typo every run would pass, unchecked."""
+    with pytest.raises(ConfigurationError, match=said):
+        AppRuns(load(simulated_apps.CHECKS, check=f"MODULE:{check}")).options(1)
+
+
+def test_declared_egresses_are_known_without_a_run(load: Load) -> None:
+    """They may be named although nothing comes there, and no others."""
+    source = simulated_apps.CHECKS.replace('App("shop")', 'App("shop", egresses=["totals", "rare"])')
+    with pytest.raises(ConfigurationError, match="got 'total'; known: rare, totals"):
+        AppRuns(load(source, check="MODULE:no_such_egress"))
+    source = source.replace('"total": "cart"', '"rare": "cart"')
+    runs = AppRuns(load(source, check="MODULE:no_such_egress"))
+    assert runs.run(runs.options(1)).kind == "ok"
 
 
 @pytest.mark.parametrize(
     ("source", "check", "said"),
     [
         (simulated_apps.NO_INPUT, "", "expected --config FILE"),
-        (simulated_apps.CHECKS, "", "has several simulations: invariant_fails, end_fails, check_fails"),
+        (simulated_apps.CHECKS, "", "has several simulations: invariant_fails, end_fails, "),
         (simulated_apps.CHECKS, "MODULE:other", "it is of 'other'"),
         (simulated_apps.CHECKS, "MODULE:nothing", "expected a shardfun.testing.Simulation, got int"),
         (simulated_apps.CHECKS, "no_such_module:x", "cannot be imported"),

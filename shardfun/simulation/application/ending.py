@@ -83,6 +83,14 @@ def differences(found: Ending, expected: Ending, order_by: Mapping[str, str]) ->
     return sentences[:SHOWN_MAX] + ([f"and {more} more differences"] if more > 0 else [])
 
 
+def lacks(ending: Ending, name: str, field: str) -> str:
+    """Why the records of an egress cannot be compared by a field; empty if they can."""
+    records = [msgspec.json.decode(record) for part in ending.records[name] for record in part]
+    if not records or any(_key(record, field) is not None for record in records):
+        return ""
+    return f"none of {len(records)} records has a text or a number {field!r}; the first is {_short(repr(records[0]))}"
+
+
 def _state_differences(found: dict[tuple[str, str], bytes], expected: dict[tuple[str, str], bytes]) -> Iterator[str]:
     for place in sorted(found.keys() | expected.keys()):
         ours, theirs = found.get(place), expected.get(place)
@@ -121,11 +129,16 @@ def _by_key(parts: list[list[bytes]], field: str) -> dict[Any, list[bytes]]:
     found: dict[Any, list[bytes]] = {}
     for part in parts:
         for record in part:
-            value = msgspec.json.decode(record)
-            key = value.get(field) if isinstance(value, dict) else None
-            if isinstance(key, str | int | float):
+            key = _key(msgspec.json.decode(record), field)
+            if key is not None:
                 found.setdefault(key, []).append(record)
     return found
+
+
+def _key(record: Any, field: str) -> str | float | None:
+    """What a record is ordered by."""
+    key = record.get(field) if isinstance(record, dict) else None
+    return key if isinstance(key, str | int | float) else None
 
 
 def _letter_differences(found: Counter[str], expected: Counter[str]) -> Iterator[str]:

@@ -89,13 +89,17 @@ def batch_of(items: list[Item], position: int, place: str) -> IngressBatch:
 
 # ---- where they come from ------------------------------------------------------------------------------------------------
 def from_records(name: str, records: Iterable[Any], partition_by: str | None, limit: int) -> Input:
-    """Records that a program has made."""
+    """Records that a program has made.
+
+    Raises:
+        ConfigurationError: none of them has the field ``partition_by``.
+    """
     items: list[Item] = []
     for record in records:
         if len(items) == limit:
             break
         items.append(Item(record))
-    return Input(name, items, partition_by)
+    return _partitioned(name, items, partition_by)
 
 
 def from_file(name: str, path: Path, partition_by: str | None, limit: int) -> Input:
@@ -103,10 +107,21 @@ def from_file(name: str, path: Path, partition_by: str | None, limit: int) -> In
 
     Raises:
         IngressError: it cannot be read.
-        ConfigurationError: its format is unknown.
+        ConfigurationError: its format is unknown, or none of its records has the field ``partition_by``.
     """
     options = FileIngressOptions(path=path, partition_by=partition_by)
-    return Input(name, list(_read(FileIngress(name, options, ALONE), limit)), partition_by)
+    return _partitioned(name, list(_read(FileIngress(name, options, ALONE), limit)), partition_by)
+
+
+def _partitioned(name: str, items: list[Item], partition_by: str | None) -> Input:
+    """Records that the shards share by the value of a field: if none has it, one shard would read all of them."""
+    readable = [item.value for item in items if item.reject is None]
+    if partition_by is not None and readable and not any(isinstance(v, Mapping) and partition_by in v for v in readable):
+        raise ConfigurationError(
+            f"ingress {name!r}: partition_by: expected a field of its records, and none of {len(readable)} has {partition_by!r}; "
+            f"the first is {readable[0]!r:.200}"
+        )
+    return Input(name, items, partition_by)
 
 
 def from_configuration(config: Config, app: App, limit: int) -> list[Input]:
@@ -125,7 +140,7 @@ def from_configuration(config: Config, app: App, limit: int) -> list[Input]:
             )
         cls = load_kind("ingress", entry.kind)
         items = _pairs(cls, name, entry.options, limit) if issubclass(cls, Ingress) else _read(_reader(cls, name, entry), limit)
-        found.append(Input(name, list(items), getattr(entry.options, "partition_by", None)))
+        found.append(_partitioned(name, list(items), getattr(entry.options, "partition_by", None)))
     return found + [from_application(app, name, limit) for name in app.ingresses if name not in config.ingress]
 
 

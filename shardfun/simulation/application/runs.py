@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from shardfun.core.limits import Limits
+from shardfun.errors import ConfigurationError
 from shardfun.simulation.application.child import ChildError, in_child
 from shardfun.simulation.application.coroutines import UNSUITABLE
-from shardfun.simulation.application.ending import Ending, differences
-from shardfun.simulation.application.subject import READ_MAX, AppPlan, Subject, find_subject
+from shardfun.simulation.application.ending import Ending, differences, lacks
+from shardfun.simulation.application.subject import READ_MAX, AppPlan, Subject, find_subject, unknown_name
 from shardfun.simulation.application.workload import Application
 from shardfun.simulation.options import PACES, Options, draw
 from shardfun.simulation.trace import Event
@@ -50,11 +51,33 @@ class AppRuns:
         self.subject: Subject = find_subject(plan)
         self._plan = plan
         self._records = plan.records
+        self._order_checked = False
         self._undisturbed: dict[tuple[int, int], _Result] = {}
 
     def options(self, seed: int) -> Options:
-        """What a seed decides, but not more than the application can bear."""
+        """What a seed decides, but not more than the application can bear.
+
+        Raises:
+            ConfigurationError: records cannot be compared in the order that is asked for.
+        """
+        self._check_order_by()
         return self._options(seed, self.records)
+
+    def _check_order_by(self) -> None:
+        """What no undisturbed record has would let everything pass. Once: a seed alone may lack a rare egress."""
+        if self._order_checked:
+            return
+        self._order_checked = True
+        order_by = self.subject.simulation.order_by
+        ending = self._undisturbed_run(0, self.records).ending if order_by else None
+        if ending is None:
+            return
+        for name, field in order_by.items():
+            if name not in ending.records:
+                what = unknown_name("order_by", "egress", name, ending.records)
+                raise ConfigurationError(f"{what}; one that gets records rarely has to be declared: App(egresses=[...])")
+            if why := lacks(ending, name, field):
+                raise ConfigurationError(f"Simulation: order_by: egress {name!r}: {why}")
 
     def _options(self, seed: int, records: int) -> Options:
         drawn = draw(seed, "ring")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -67,6 +68,7 @@ class Subject:
         if not names:
             raise ConfigurationError(NO_INPUT.format(app=app.name, routed=", ".join(app.routed_ingresses) or "none"))
         self.routes = {name: self._route(name) for name in names}
+        self._check_names({*names, *app.routed_ingresses, *app.ingresses})
 
     @property
     def timers_at_end(self) -> AtEnd:
@@ -105,6 +107,16 @@ class Subject:
             found = [inputs.from_application(app, name, READ_MAX) for name in app.ingresses]
         return _replaced(found, self._given)
 
+    def _check_names(self, ingresses: set[str]) -> None:
+        """A name that is not there would let everything pass."""
+        named = [("partition_by", "ingress", self.simulation.partition_by, ingresses)]
+        if self.egresses is not None:
+            named.append(("order_by", "egress", self.simulation.order_by, set(self.egresses)))
+        for argument, what, given, known in named:
+            for name in given:
+                if name not in known:
+                    raise ConfigurationError(unknown_name(argument, what, name, known))
+
     def _egresses(self, config: Config | None) -> tuple[str, ...] | None:
         if self.app.egresses is not None:
             return self.app.egresses
@@ -124,6 +136,11 @@ class Subject:
                 f"ingress {name!r}: expected a router in the application (@app.router({name!r})); routers exist for: {known}"
             )
         return IngressRoute(routers)
+
+
+def unknown_name(argument: str, what: str, name: str, known: Iterable[str]) -> str:
+    """What is wrong with an argument of a ``Simulation``."""
+    return f"Simulation: {argument}: expected an {what} of the application, got {name!r}; known: {', '.join(sorted(known)) or 'none'}"
 
 
 NO_INPUT = (

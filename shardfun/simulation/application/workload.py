@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 import traceback
 from collections.abc import Callable, Mapping
@@ -126,15 +127,20 @@ class Application(Workload):
         """Call a check of the user.
 
         Raises:
-            Violation: it has raised.
+            Violation: it has raised, or returned ``False``.
         """
         checkpoint = self._checkpoint(view, last=last)
         try:
-            check(checkpoint)
+            answer = check(checkpoint)
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             said = f"{type(error).__name__}: {error}" if str(error) else f"{type(error).__name__}: {place.line}"
             raise Violation(kind, f"{said} ({place.filename}:{place.lineno})") from error
+        if answer is False:
+            raise Violation(kind, "it returned False")
+        if inspect.iscoroutine(answer):
+            answer.close()
+            raise Violation(kind, "it returned a coroutine, which nobody awaits: expected a plain function")
 
     def _checkpoint(self, view: CheckpointView, *, last: bool) -> Checkpoint:
         admitted = {
