@@ -102,18 +102,26 @@ def run(args: argparse.Namespace) -> int:
         for name, mutation in MUTATIONS.items():
             print(f"{name:<22} {mutation.mistake}")
         return 0
+    _check_how(args)
+    source: int | dict[str, Any] | None = args.seed
     if args.case is not None:
         _refuse_with_case(args)
-        plan, found = read_plan(args.case)
-        simulating = Simulating(plan, args)
-        return _step(args, plan, found) if args.step else simulating.one(found)
-    plan = _plan(args)
-    if args.step or args.until is not None:
-        if args.seed is None or not args.step:
-            raise ConfigurationError("--step: expected a run to go through: --seed S or --case FILE; and --step beside --until")
-        return _step(args, plan, args.seed)
-    simulating = Simulating(plan, args)
-    return simulating.many(_seeds(args.seeds)) if args.seed is None else simulating.one(args.seed)
+        plan, source = read_plan(args.case)
+    else:
+        plan = _plan(args)
+    if source is None:
+        return Simulating(plan, args).many(_seeds(args.seeds))
+    return _step(args, plan, source) if args.step else Simulating(plan, args).one(source)
+
+
+def _check_how(args: argparse.Namespace) -> None:
+    """What does not depend on what runs."""
+    for name in ("jobs", "records", "max_findings", "last"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise ConfigurationError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected a number from 1")
+    one = args.seed is not None or args.case is not None
+    if (args.step and not one) or (args.until is not None and not args.step):
+        raise ConfigurationError("--step: expected a run to go through: --seed S or --case FILE; and --step beside --until")
 
 
 def _plan(args: argparse.Namespace) -> Plan:
@@ -126,9 +134,6 @@ def _plan(args: argparse.Namespace) -> Plan:
         raise ConfigurationError(f"--mutation {args.mutation}: expected one of {', '.join(MUTATIONS)}")
     if args.workload is not None and args.workload not in WORKLOADS:
         raise ConfigurationError(f"--workload {args.workload}: expected one of {', '.join(WORKLOADS)}")
-    for name in ("jobs", "records", "max_findings", "last"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise ConfigurationError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected a number from 1")
     if not (args.app or args.config):
         lonely = [f"--{name}" for name in ("input", "check", "records") if getattr(args, name)]
         if lonely:

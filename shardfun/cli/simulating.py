@@ -20,6 +20,7 @@ from shardfun.simulation.campaign import (
     Plan,
     Summary,
     Workers,
+    of_both,
     options_of,
     run_options,
     run_seeds,
@@ -139,22 +140,21 @@ class Simulating:
         """Run it once more under another seed of hashes, and tell where it differs."""
         with Workers(hash_seed="1") as workers:
             other, others = workers.submit(watched, options, self._plan).result()
-        if other.digest == outcome.digest:
+        both = of_both(outcome, other)
+        if both is outcome:
             return
         pairs = zip(events, others, strict=False)
         where = next((f"{ours.line()}\n{theirs.line()}" for ours, theirs in pairs if ours != theirs), "")
         where = where or "all events are the same, but the results are not"
-        summary.findings.append(Finding(options.seed, NONDETERMINISM, f"{DIFFER}:\n{where}", options, [], outcome.faults))
+        summary.findings.append(Finding(options.seed, both.kind, f"{both.what}:\n{where}", options, [], outcome.faults))
 
     # ---- shrinking ------------------------------------------------------------------------------------------------------
     def _shrunk(self, finding: Finding) -> Shrunk | None:
         if self._args.no_shrink or finding.kind in NOT_SHRUNK:
             return None
-        outcome = Outcome(finding.kind, finding.what, {}, "", finding.last, finding.faults)
-        again = self._there(run_options, finding.options, self._plan)  # the figures of this one run
-        if again.kind != finding.kind:
+        outcome = self._there(run_options, finding.options, self._plan)  # once more, for the figures of this one run
+        if outcome.kind != finding.kind:
             return None
-        outcome = again
         shrunk = Shrinker(finding.options, outcome, self._attempt, self._args.shrink_time, self._shrink_progress).shrink()
         self._end_progress()
         return shrunk
@@ -278,7 +278,6 @@ class Simulating:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-DIFFER: Final = "two runs of this seed differ"
 NONDETERMINISTIC: Final = """\
 The code that runs is not deterministic: perhaps it reads the clock (time.time(), use ctx.now), draws random numbers (random, uuid4;
 use ctx.random), iterates over a set, or keeps something in a module. A run that fails can then not be repeated.

@@ -150,8 +150,7 @@ def run_seeds(
     for options, outcome in _outcomes(seeds, plan, jobs or cores(), HASH_SEEDS[0]):
         if second is not None:
             _, again = next(second)
-            if again.digest != outcome.digest and outcome.kind == again.kind:
-                outcome = dataclasses.replace(outcome, kind=NONDETERMINISM, what=DIFFER, last=[])
+            outcome = of_both(outcome, again)
         summary.add(options, outcome)
         summary.wall_s = time.monotonic() - started
         if progress is not None:
@@ -161,7 +160,17 @@ def run_seeds(
     return summary
 
 
-DIFFER = "two runs of this seed differ"
+DIFFER: Final = "two runs of this seed differ"
+
+
+def of_both(outcome: Outcome, again: Outcome) -> Outcome:
+    """What two runs of a seed come to. What one of them has found is told; it cannot be relied on to be found again."""
+    if (again.digest, again.kind) == (outcome.digest, outcome.kind):
+        return outcome
+    failed = next((each for each in (outcome, again) if each.kind != "ok"), None)
+    found = "" if failed is None else f"; one of them ended with {failed.kind}: {failed.what}"
+    last = [] if failed is None else failed.last
+    return dataclasses.replace(failed or outcome, kind=NONDETERMINISM, what=f"{DIFFER}{found}", last=last)
 
 
 def first_finding(seeds: Sequence[int], plan: Plan) -> tuple[int, Outcome] | None:

@@ -7,7 +7,7 @@ what was not answered: that must do no harm.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from shardfun.core.coordinator import Coordinator
@@ -23,6 +23,7 @@ from shardfun.model.questions import (
     StateAnswer,
     StateQuestion,
 )
+from shardfun.simulation.calls import Turn
 from shardfun.simulation.checker import Checker
 from shardfun.simulation.letters import LetterBook
 from shardfun.simulation.violation import wrong
@@ -48,12 +49,7 @@ class _Event:
     async def wait(self) -> None:
         """See ``trio.Event``."""
         while not self._is_set:
-            await _Turn()
-
-
-class _Turn:
-    def __await__(self) -> Generator[None, None, None]:
-        yield
+            await Turn()
 
 
 class Desks:

@@ -129,6 +129,8 @@ def test_a_run_that_is_not_deterministic_is_told(project: Path, capsys: pytest.C
         (["--case", "none.json", "--app", "a:b"], 2, "the file says what runs"),
         (["--step"], 2, "--seed S or --case FILE"),
         (["--seed", "1", "--until", "killed"], 2, "--step beside --until"),
+        (["--case", "none.json", "--until", "killed"], 2, "--step beside --until"),
+        (["--case", "none.json", "--last", "0"], 2, "expected a number from 1"),
     ],
 )
 def test_wrong_arguments_are_told(
