@@ -92,8 +92,9 @@ def _cast(directory: Path, shadow: Path) -> None:
     """Make the shadow of a shard's folder."""
     for name in ("leveldb", "deltas"):
         (shadow / name).mkdir()
-    if (directory / "flushed").exists():
-        shutil.copyfile(directory / "flushed", shadow / "flushed")
+    for name in ("flushed", "repair"):
+        if (directory / name).exists():
+            shutil.copyfile(directory / name, shadow / name)
     for delta in _entries(directory / "deltas"):
         if not delta.name.endswith(TEMPORARY_SUFFIX):
             (shadow / "deltas" / delta.name).symlink_to(delta.absolute())

@@ -7,6 +7,7 @@ certain, and no delta after that is deleted. ::
     leveldb/               keys and values, and under reserved keys: applied, applying
     deltas/delta-<id>      one per prepared checkpoint
     flushed                checkpoint and digest that LevelDB's table files are known to cover
+    repair                 only while the database is repaired: from where on deltas are applied again
 
 After a power cut the mark ``applied`` is not believed: of LevelDB's log, which is not fsynced, a page in the middle may be missing,
 and LevelDB skips it without a word. So everything since the last flush is applied again when the machine was started anew.
@@ -20,7 +21,6 @@ from __future__ import annotations
 
 import errno
 import re
-import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -30,31 +30,26 @@ from shardfun.model.delta import DeltaHeader, DeltaSummary, RecordBlock, StoredD
 from shardfun.state.chain import BEGINNING, Identity, Mark, check_applicable, check_next, redo_chain
 from shardfun.state.delta import RESERVED, DeltaReader, encode_delta
 from shardfun.state.files import (
-    DIGEST_BYTES,
-    FileForm,
     durable_file,
     file_bytes,
     free_bytes,
     make_directory,
-    read_checked,
     remove_file,
     remove_temporaries,
     storage_error,
-    write_checked,
 )
 from shardfun.state.filesystem import REAL_FILES, FileSystem
 from shardfun.state.leveldb import LEVELDB, Database, OpenEngine
+from shardfun.state.marks import FLUSHED_FORM, REPAIR_FORM, MarkFile, decode_mark, encode_mark
 from shardfun.state.options import StoreOptions
 
 REOPEN_FREE_FACTOR = 4  # free disk, in write buffers, below which a failed database is not closed: reads would end, too
 
-_FLUSHED_FORM = FileForm(b"sfflush\n", 1, "flushed mark")
 _DELTA_NAME = re.compile(r"delta-([0-9a-f]{16})")
 _APPLIED = RESERVED + b"meta/applied"
 _APPLYING = RESERVED + b"meta/applying"
 _FLUSH_WITNESS = RESERVED + b"meta/witness"
 _BOOT = RESERVED + b"meta/boot"
-_CHECKPOINT = struct.Struct(">Q")
 
 
 class LevelDBStore:
@@ -75,9 +70,12 @@ class LevelDBStore:
         self._options = options
         self._disk = disk
         self._deltas = directory / "deltas"
-        self._flushed_path = directory / "flushed"
+        self._flushed_file = MarkFile(directory / "flushed", FLUSHED_FORM, disk)
+        self._repair_file = MarkFile(directory / "repair", REPAIR_FORM, disk)
         self._database = Database(directory / "leveldb", options, disk, engine)
         self._damage: str | None = None
+        self._repair: Mark | None = None
+        """From where on deltas have to be applied again: a repair has begun and is not done."""
         self._recovered = False
         """By this process: the machine was not started anew since."""
         self._applied = BEGINNING
@@ -114,7 +112,8 @@ class LevelDBStore:
         make_directory(store._deltas, disk)
         make_directory(store._database.path, disk)
         remove_temporaries(store._deltas, disk)
-        store._flushed = store._read_flushed()
+        store._flushed = store._flushed_file.read() or BEGINNING
+        store._repair = store._repair_file.read()
         store._open_checked()
         return store
 
@@ -210,7 +209,7 @@ class LevelDBStore:
 
     def _apply(self, header: DeltaHeader, summary: DeltaSummary, blocks: Iterable[RecordBlock]) -> None:
         mark = Mark(header.checkpoint, summary.digest)
-        encoded = _encode_mark(mark)
+        encoded = encode_mark(mark)
         # A start that goes back to an older checkpoint must find out that a part of this one is there: see _check_reach.
         each, last = RecordBlock([_APPLYING], [encoded]), RecordBlock([_APPLIED, _APPLYING], [encoded, None])
         self._database.write(blocks, each=each, last=last)
@@ -299,6 +298,9 @@ class LevelDBStore:
         """The first rung of the ladder."""
         self._database.close()
         self._damage = None
+        if self._repair is not None:
+            self._damage = f"{self._database.path}: a repair of the database was not finished"
+            return
         if not self._database.exists and (self._flushed != BEGINNING or self._database.has_strays):
             self._damage = f"{self._database.path}: the database is missing"
             return
@@ -347,13 +349,17 @@ class LevelDBStore:
     def _rebuild(self, target: Mark) -> None:
         """The second and third rung: damaged, so write everything since the last flush again, or refuse."""
         lost = not self._database.exists
-        base = BEGINNING if lost else self._flushed
+        base = BEGINNING if lost else self._repair or self._flushed
         try:
             deltas = redo_chain(base, target, self._fetch, self._identity)
         except CorruptionError as error:
             raise CorruptionError(
                 f"{self._damage}. It cannot be repaired from the deltas in {self._deltas}: {error}. Restore the data directory from a backup"
             ) from error
+        # Opened without checks, the database drops the damaged log with all that came from it. If this process dies before that was
+        # applied again, nothing shows it to the next one, and the mark ``applied`` may have stayed.
+        self._repair_file.write(base)
+        self._repair = base
         if lost:  # stray tables and logs of the lost database would be read by the new one
             _empty_directory(self._database.path, self._disk)
         self._database.open(paranoid=False)
@@ -368,7 +374,8 @@ class LevelDBStore:
         self._flush()
         # Only now, with the damaged log gone: the rest of this process shall run with every check.
         self._database.open(paranoid=True)
-        self._damage = None
+        self._repair_file.remove()
+        self._damage = self._repair = None
 
     def _require_recovered(self) -> None:
         if not self._database.is_open:
@@ -380,7 +387,7 @@ class LevelDBStore:
     # ---- flushing --------------------------------------------------------------------------------------------------------
     def _flush(self) -> None:
         self._database.flush(_FLUSH_WITNESS)
-        write_checked(self._flushed_path, _FLUSHED_FORM, _encode_mark(self._applied), self._disk)
+        self._flushed_file.write(self._applied)
         self._flushed = self._applied
         self._unflushed_deltas = self._unflushed_bytes = 0
 
@@ -390,13 +397,9 @@ class LevelDBStore:
         self._unflushed_deltas = len(waiting)
         self._unflushed_bytes = sum(file_bytes(self._delta_path(checkpoint), self._disk) for checkpoint in waiting)
 
-    def _read_flushed(self) -> Mark:
-        content = read_checked(self._flushed_path, _FLUSHED_FORM, self._disk)
-        return BEGINNING if content is None else _decode_mark(content)
-
     def _read_mark(self, key: bytes) -> Mark:
         value = self._database.get(key)
-        return BEGINNING if value is None else _decode_mark(value)
+        return BEGINNING if value is None else decode_mark(value)
 
     # ---- delta files -----------------------------------------------------------------------------------------------------
     def _delta_path(self, checkpoint: int) -> Path:
@@ -408,16 +411,6 @@ class LevelDBStore:
         except OSError as error:
             raise storage_error("list", self._deltas, error) from error
         return sorted(int(found[1], 16) for name in names if (found := _DELTA_NAME.fullmatch(name)))
-
-
-def _encode_mark(mark: Mark) -> bytes:
-    return _CHECKPOINT.pack(mark.checkpoint) + mark.digest
-
-
-def _decode_mark(raw: bytes) -> Mark:
-    if len(raw) not in {_CHECKPOINT.size, _CHECKPOINT.size + DIGEST_BYTES}:  # that of the beginning has no digest
-        raise CorruptionError(f"the mark of a checkpoint is damaged: it has {len(raw)} bytes")
-    return Mark(_CHECKPOINT.unpack_from(raw)[0], raw[_CHECKPOINT.size :])
 
 
 def _end_of_prefix(prefix: bytes) -> bytes:

@@ -17,11 +17,13 @@ from fuzz_registry import Target, empty_folder, file_with, scratch
 
 from shardfun.errors import CorruptionError, IncompatibleDataError, StorageError
 from shardfun.model.delta import DeltaHeader, RecordBlock, StoredDelta
-from shardfun.state import store
+from shardfun.state.chain import Mark
 from shardfun.state.delta import decode_delta, encode_delta
 from shardfun.state.directory import DataDirectory, JobIdentity, NodeRecord, ProcessMark
 from shardfun.state.files import DIGEST_BYTES, FileForm, unwrap, write_checked
 from shardfun.state.manifest import Manifest, Manifests, ShardDelta, decode_manifest, encode_manifest
+from shardfun.state.marks import FLUSHED_FORM, decode_mark, encode_mark
+from shardfun.state.store import LevelDBStore
 
 HEADER = DeltaHeader("ab" * 16, 1, 4, (8192, 16384), 3, (3 << 32) | 8, (3 << 32) | 7, b"d" * 16)
 BLOCKS = [RecordBlock([b"\0\1a", b"\0\1b"], [b"x", None]), RecordBlock([b"\0\2sshop/cart\x0042"], [cbor2.dumps({"n": 1})])]
@@ -119,17 +121,17 @@ NODE = msgspec.json.encode(NodeRecord(pid=1, url="ipc:///x", runtime_dir="/tmp/x
 
 # ---- the flushed mark ----------------------------------------------------------------------------------------------------
 def _mark(data: bytes) -> Any:
-    return store._decode_mark(data)
+    return decode_mark(data)
 
 
 def _flushed(*, sealed: bool) -> Callable[[bytes], Any]:
     def read(data: bytes) -> Any:
         folder = empty_folder("shard")
         if sealed:
-            write_checked(folder / "flushed", store._FLUSHED_FORM, data)
+            write_checked(folder / "flushed", FLUSHED_FORM, data)
         else:
             (folder / "flushed").write_bytes(data)
-        opened = store.LevelDBStore.open(folder, job="ab" * 16, shard=0, shards=1)
+        opened = LevelDBStore.open(folder, job="ab" * 16, shard=0, shards=1)
         opened.close()
         return opened._flushed
 
@@ -137,11 +139,11 @@ def _flushed(*, sealed: bool) -> Callable[[bytes], Any]:
 
 
 def _flushed_file() -> list[bytes]:
-    return [checked(_marks()[0], store._FLUSHED_FORM)]
+    return [checked(_marks()[0], FLUSHED_FORM)]
 
 
 def _marks() -> list[bytes]:
-    return [store._encode_mark(store.Mark((3 << 32) | 8, b"d" * 16))]
+    return [encode_mark(Mark((3 << 32) | 8, b"d" * 16))]
 
 
 _DATA_ERRORS = (CorruptionError, IncompatibleDataError)
@@ -161,7 +163,7 @@ TARGETS = (
         lambda: [cbor2.dumps(0), cbor2.dumps(77)],
     ),
     Target("node-file", _directory("node.json", FORM, sealed=False), (), lambda: [NODE]),
-    Target("mark", _mark, (CorruptionError,), _marks, store._encode_mark),
+    Target("mark", _mark, (CorruptionError,), _marks, encode_mark),
     Target("flushed-file", _flushed(sealed=False), (CorruptionError, StorageError), _flushed_file),
     Target("flushed-sealed", _flushed(sealed=True), (CorruptionError, StorageError), _marks),
 )

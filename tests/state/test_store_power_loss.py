@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from shardfun.model.delta import DeltaHeader, RecordBlock, checkpoint_id
 from shardfun.simulation.engine import simulated_leveldb
 from shardfun.simulation.engine_log import BLOCK_BYTES
-from shardfun.simulation.files import SimulatedDisk
+from shardfun.simulation.files import ProcessDeath, ProcessFiles, SimulatedDisk
 from shardfun.simulation.inodes import Inode
 from shardfun.state.options import StoreOptions
 from shardfun.state.store import LevelDBStore
@@ -19,8 +20,8 @@ JOB = "ab" * 16
 FOLDER = Path("/data/shard-0")
 
 
-def open_store(disk: SimulatedDisk) -> LevelDBStore:
-    files = disk.process()
+def open_store(disk: SimulatedDisk, files: ProcessFiles | None = None) -> LevelDBStore:
+    files = disk.process() if files is None else files
     options = StoreOptions(flush_deltas=5, write_buffer_bytes=1 << 20)
     return LevelDBStore.open(FOLDER, job=JOB, shard=0, shards=1, options=options, disk=files, engine=simulated_leveldb(files))
 
@@ -33,6 +34,27 @@ def checkpoint(store: LevelDBStore, sequence: int, parent: tuple[int, bytes], va
     store.apply_delta(header.checkpoint, blocks)
     store.maintain()
     return header.checkpoint, summary.digest
+
+
+def four_checkpoints(disk: SimulatedDisk) -> tuple[tuple[int, bytes], dict[bytes, bytes]]:
+    """The newest, and what the store holds. None is flushed."""
+    store = open_store(disk)
+    store.recover(0, b"")
+    newest: tuple[int, bytes] = (0, b"")
+    model: dict[bytes, bytes] = {}
+    for sequence in range(1, 5):
+        values = {b"\0\1s%d" % sequence: bytes([sequence]) * (BLOCK_BYTES - 160)}  # a block of the log for each
+        newest = checkpoint(store, sequence, newest, values)
+        model |= values
+    return newest, model
+
+
+def log_of(disk: SimulatedDisk) -> Inode:
+    """LevelDB's log."""
+    (log,) = [path for path in disk.process().names(FOLDER / "leveldb") if path.endswith(".log")]
+    node = disk.find(FOLDER / "leveldb" / log)
+    assert isinstance(node, Inode)
+    return node
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -58,21 +80,30 @@ def test_after_any_power_cut_the_newest_checkpoint_is_there(seed: int) -> None:
 def test_a_page_that_is_missing_in_the_middle_of_the_log_loses_nothing() -> None:
     """LevelDB skips it in silence and keeps what comes behind it, the mark ``applied`` included."""
     disk = SimulatedDisk()
-    store = open_store(disk)
-    store.recover(0, b"")
-    newest: tuple[int, bytes] = (0, b"")
-    model: dict[bytes, bytes] = {}
-    for sequence in range(1, 5):
-        values = {b"\0\1s%d" % sequence: bytes([sequence]) * (BLOCK_BYTES - 160)}  # a block of the log for each
-        newest = checkpoint(store, sequence, newest, values)
-        model |= values
-    (log,) = [path for path in disk.process().names(FOLDER / "leveldb") if path.endswith(".log")]
-    node = disk.find(FOLDER / "leveldb" / log)
-    assert isinstance(node, Inode)
-    node.data[BLOCK_BYTES : 2 * BLOCK_BYTES] = bytes(BLOCK_BYTES)
+    newest, model = four_checkpoints(disk)
+    log_of(disk).data[BLOCK_BYTES : 2 * BLOCK_BYTES] = bytes(BLOCK_BYTES)
     disk.boots += 1
     store = open_store(disk)
     assert store.applied == newest[0]  # as if nothing were missing
+    store.recover(*newest)
+    assert dict(store.scan()) == model
+
+
+@pytest.mark.parametrize("power", [False, True], ids=["", "power"])
+@pytest.mark.parametrize("step", range(20, 155, 2))
+def test_a_repair_that_dies_is_done_again(step: int, power: bool) -> None:  # noqa: FBT001
+    """The damaged log is gone as soon as LevelDB has opened without its checks: what it held must come from the deltas then, too."""
+    disk = SimulatedDisk()
+    newest, model = four_checkpoints(disk)
+    log_of(disk).data[BLOCK_BYTES + 50] ^= 1
+    files = disk.process()
+    files.begin_job(dies_at=step)
+    with suppress(ProcessDeath):
+        store = open_store(disk, files)
+        store.recover(*newest)
+    if power:
+        disk.power_loss(random.Random(step))
+    store = open_store(disk)
     store.recover(*newest)
     assert dict(store.scan()) == model
 

@@ -16,7 +16,7 @@ from shardfun.state import manifest as manifest_module
 from shardfun.state import store as store_module
 from shardfun.state.chain import Mark
 from shardfun.state.delta import encode_delta
-from shardfun.state.files import TEMPORARY_SUFFIX, FileForm, Write, digest_of, storage_error, write_checked
+from shardfun.state.files import TEMPORARY_SUFFIX, FileForm, Write, digest_of, storage_error
 from shardfun.state.filesystem import FileSystem
 from shardfun.state.leveldb import Database
 from shardfun.state.manifest import Manifests
@@ -147,12 +147,7 @@ def _applied_first(_original: Any) -> Any:
 
 def _mark_before_flush(_original: Any) -> Any:
     def flush(self: LevelDBStore) -> None:
-        write_checked(
-            self._flushed_path,
-            store_module._FLUSHED_FORM,  # noqa: SLF001
-            store_module._encode_mark(self._applied),  # noqa: SLF001
-            self._disk,
-        )
+        self._flushed_file.write(self._applied)
         self._flushed = self._applied
         self._unflushed_deltas = self._unflushed_bytes = 0
         self._database.flush(store_module._FLUSH_WITNESS)  # noqa: SLF001
