@@ -60,6 +60,9 @@ class SupervisorDisk:
     def die_in(self, manifest: StoredManifest | None, chance: random.Random) -> None:
         """The supervisor dies while it writes: between the two steps, or not at all."""
 
+    def die_in_boot(self, chance: random.Random) -> None:
+        """A new supervisor dies before it has read anything."""
+
     def newest(self) -> StoredManifest | None:
         """What a start reads. It makes the file durable before it acts on it."""
         if not self._manifests:
@@ -149,6 +152,17 @@ class FileSupervisorDisk(SupervisorDisk):
             else:
                 self._real.write(_as_file(manifest))
 
+    def die_in_boot(self, chance: random.Random) -> None:
+        """A new supervisor dies before one of the steps of reading the newest manifest, and of making it durable."""
+        self._begin_process()
+        self._files.begin_job(dies_at=chance.randint(1, JOB_STEPS["boot"]))
+        with suppress(ProcessDeath, StorageError):
+            self._real.newest(JOB)
+
+    def _begin_process(self) -> None:
+        self._files.kill()
+        self._use(self.machine.process())
+
     def newest(self) -> StoredManifest | None:
         """What a new supervisor reads, and makes durable before it acts on it.
 
@@ -157,8 +171,7 @@ class FileSupervisorDisk(SupervisorDisk):
             StorageError: the disk refused.
         """
         trouble = self._trouble
-        self._files.kill()
-        self._use(self.machine.process())
+        self._begin_process()
         self._files.begin_job(trouble)
         manifest = self._real.newest(JOB)
         self._files.begin_job()

@@ -23,6 +23,7 @@ BOOT_POINTS = frozenset({"spawned", "reset", "recovered", "ready", "started"})
 """What a shard comes by at every start."""
 
 POINTS = BOOT_POINTS | {
+    "boots",
     "boot",
     "incarnation",
     "reset sent",
@@ -54,7 +55,7 @@ POINTS = BOOT_POINTS | {
 }
 """Events of the trace behind which a process may be killed on purpose: instants that random kills hit rarely."""
 
-OUTAGE_WEIGHTS = {"manifest": 15, "maintain": 30}
+OUTAGE_WEIGHTS = {"manifest": 15, "maintain": 30, "boot": 10}
 """Jobs with steps whose order matters most."""
 
 MACHINE = "machine"

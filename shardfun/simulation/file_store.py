@@ -28,7 +28,7 @@ from shardfun.state.store import LevelDBStore
 DATA = Path("/data")
 WRITE_BUFFER_BYTES = 4096  # small, so that LevelDB makes tables on its own, too
 
-JOB_STEPS = {"write": 14, "apply": 4, "recover": 70, "maintain": 18, "delete": 1, "manifest": 8, "incarnation": 12, "boot": 30}
+JOB_STEPS = {"write": 14, "apply": 4, "recover": 100, "maintain": 18, "delete": 1, "manifest": 8, "incarnation": 12, "boot": 14}
 """About how many steps of the disk a job takes: one of them fails, or is the last one before a death."""
 
 
@@ -48,6 +48,7 @@ class FileStore:
         self._files: ProcessFiles | None = None
         self._store: LevelDBStore | None = None
         self._trouble: Trouble | None = None
+        self._dies_at: int | None = None
         self._applied = 0
 
     # ---- what processes do with it --------------------------------------------------------------------------------------
@@ -84,7 +85,7 @@ class FileStore:
         """See ``StateStore``; a process that has not opened the store does that first."""
         if self._store is None:
             self._files = files = self._disk.process()
-            self._arm(self._trouble)
+            self._arm()
             engine = simulated_leveldb(files, lambda: self._disk.damages)
             job, shard, shards = self._identity
             self._store = LevelDBStore.open(
@@ -127,20 +128,18 @@ class FileStore:
             trouble: a step that fails.
         """
         self._trouble = trouble
-        self._arm(trouble)
+        self._arm()
         try:
             return job()
         finally:
-            self._trouble = None
-            self._arm(None)
+            self._trouble = self._dies_at = None
+            self._arm()
 
     def die_in(self, job: Callable[[], Any], kind: str, chance: random.Random) -> None:
-        """The process dies before one of the steps of a job."""
-        if self._files is None:
-            return  # it has not begun to open the store
-        self._files.begin_job(dies_at=chance.randint(1, JOB_STEPS[kind]))
+        """The process dies before one of the steps of a job, which may be the first: to open the store."""
+        self._dies_at = chance.randint(1, JOB_STEPS[kind])
         with suppress(ProcessDeath, StorageError):
-            job()
+            self.run(job, None)
 
     def crash(self) -> None:
         """The process is killed. What it had written stays, fsynced or not, since the operating system lives on."""
@@ -154,9 +153,10 @@ class FileStore:
         """The disk has lost power as a whole."""
         self.crash()
 
-    def _arm(self, trouble: Trouble | None) -> None:
+    def _arm(self) -> None:
+        """What goes wrong in the job, for the hands that do it; those of a process that opens the store are made in the job."""
         if self._files is not None:
-            self._files.begin_job(trouble)
+            self._files.begin_job(self._trouble, self._dies_at)
 
 
 AnyStore = MemoryStore | FileStore

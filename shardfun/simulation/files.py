@@ -114,8 +114,9 @@ class SimulatedDisk:
         return path
 
     def damaged(self) -> list[Path]:
-        """The files that hold a flipped bit now."""
-        return [path for path, node in _files(Path("/"), self.root) if node.whole is not None]
+        """The files that hold a flipped bit now; and what LevelDB does not open any more when a power cut has torn it."""
+        files = _files(Path("/"), self.root)
+        return [path for path, node in files if node.whole is not None or (node.torn and path.name.startswith("MANIFEST-"))]
 
 
 def _files(path: Path, folder: Folder) -> Iterator[tuple[Path, Inode]]:

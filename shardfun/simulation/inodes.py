@@ -16,12 +16,14 @@ class Inode:
     Args:
         synced: bytes up to here were fsynced, except for ``dropped``: parts that a failed fsync has given up.
         whole: what it held before a bit of it flipped.
+        torn: a power cut has left zeros in it.
     """
 
     data: bytearray = field(default_factory=bytearray)
     synced: int = 0
     dropped: list[tuple[int, int]] = field(default_factory=list)
     whole: bytes | None = None
+    torn: bool = False
 
     @property
     def durable(self) -> bool:
@@ -50,6 +52,7 @@ class Inode:
                 self.data[lost:stop] = bytes(stop - lost)
         if kind != "pages" and until < end:  # the length was not written either
             del self.data[until:]
+        self.torn = self.torn or kind != "all"
         self.synced = len(self.data)
         self.dropped = []
 

@@ -27,6 +27,8 @@ class Node:
         self.stores = [self._store(shard) for shard in range(shards)]
         self.processes: list[ShardProcess | None] = [None] * shards
         self.supervisor: Supervisor | None = None
+        self._booting = False
+        """There is a supervisor that has not read yet what is stored."""
         self._unnoticed: list[tuple[ShardProcess, str]] = []
         """Dead processes that the supervisor has not noticed yet."""
 
@@ -44,14 +46,20 @@ class Node:
 
     # ---- life -----------------------------------------------------------------------------------------------------------
     def boot(self) -> None:
-        """Start a supervisor: what an earlier one left running is killed first."""
+        """Start a supervisor, in two steps: what an earlier one left running is killed first, then it reads what is stored."""
+        if self._booting:
+            if not self._around.faults.power_fails("boot"):
+                self._booting = False
+                self.supervisor = Supervisor(self._around, self.stores, self._spawn)
+            return
         if self._around.intake is not None:
             self._around.intake.kill_door()
         for shard in range(len(self.processes)):
             self._end(shard)
             self._around.controls.reconnect(shard)
         self._unnoticed = []
-        self.supervisor = Supervisor(self._around, self.stores, self._spawn)
+        self._booting = True
+        self._around.note(WHO, "boots")
 
     def _spawn(self, shard: int) -> None:
         self._end(shard)
@@ -162,10 +170,14 @@ class Node:
 
     def kill_supervisor(self) -> bool:
         """SIGKILL to the supervisor. Shards notice sooner or later, and exit."""
-        if self.supervisor is None:
+        if self._booting:
+            self._booting = False
+            self._around.disk.die_in_boot(self._around.chance)
+        elif self.supervisor is not None:
+            self.supervisor.die()
+            self.supervisor = None
+        else:
             return False
-        self.supervisor.die()
-        self.supervisor = None
         for inbox in self._around.controls.to_supervisor:
             inbox.clear()
         self._around.trace.note(WHO, "killed")

@@ -28,7 +28,7 @@ def has_reason(error: StorageError, disk: SimulatedDisk) -> bool:
 
 
 def _names_damage(message: str, disk: SimulatedDisk) -> bool:
-    """Whether a file is named that holds a flipped bit just now. LevelDB's are named by their folder."""
+    """Whether a file is named that is damaged just now. LevelDB's are named by their folder."""
     return any(
         str(path) in message or (path.parent.name == "leveldb" and str(path.parent) in message) for path in disk.damaged()
     )
