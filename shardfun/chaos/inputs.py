@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from itertools import islice
@@ -187,7 +188,7 @@ def bounded(name: str, entry: IngressConfig, records: int | None, folder: Path) 
                 csv.writer(copy).writerows(islice(csv.reader(source), records + 1))
             else:
                 copy.writelines(islice((line for line in source if not line.isspace()), records))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:  # a packed file may be cut off or damaged
         raise ConfigurationError(f"ingress.{name}: {options.path} cannot be copied: {error}") from error
     return msgspec.structs.replace(entry, options=msgspec.structs.replace(options, path=path, format=form, follow=False))
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from shardfun.chaos.points import ONE_FOR_EACH_SHARD, STEPS
-from shardfun.errors import ConfigurationError
+from shardfun.errors import ConfigurationError, nearest
 from shardfun.failpoints import DISK_POINTS, Action, Point
 
 GAP_S: Final = (0.0, 1.2)
@@ -177,6 +177,9 @@ def make_plan(
         spares: none: those that should kill a spare kill a shard.
         publishes: whether there is an egress.
         points: further failpoints: ``POINT`` or ``POINT=ACTION``.
+
+    Raises:
+        ConfigurationError: there is no such failpoint, or that cannot happen there.
     """
     chance = random.Random(seed)
     faults = [_fault(kind, chance) for kind in counts.kinds() if kind is not Kind.FAILPOINT]
@@ -184,12 +187,28 @@ def make_plan(
         faults = [_instead_of_spare(fault) for fault in faults]
     drawn = _points(chance, counts.failpoint, shards, publishes=publishes)
     faults += [_at(point, chance, shards, None) for point in drawn]
-    for text in points:
-        name, _, action = text.partition("=")
-        faults.append(_at(Point(name), chance, shards, Action(action) if action else None, named=True))
+    for point, action in map(parse_point, points):
+        faults.append(_at(point, chance, shards, action, named=True))
     chance.shuffle(faults)
     faults.sort(key=lambda fault: fault.point is Point.FINISH)
     return Plan(seed, tuple(faults))
+
+
+def parse_point(text: str) -> tuple[Point, Action | None]:
+    """``POINT`` or ``POINT=ACTION``.
+
+    Raises:
+        ConfigurationError: there is no such failpoint, or that cannot happen there.
+    """
+    name, equals, action = text.partition("=")
+    if name not in {*Point}:
+        raise ConfigurationError(f"failpoint {text}: there is no such step{nearest(name, map(str, Point))}")
+    if equals and action not in {*Action}:
+        raise ConfigurationError(f"failpoint {text}: expected one of {', '.join(Action)} behind '='")
+    if action in {Action.ENOSPC, Action.EIO} and name not in DISK_POINTS:
+        steps = ", ".join(sorted(DISK_POINTS))
+        raise ConfigurationError(f"failpoint {text}: a disk can fail at {steps}; at other steps: kill, stop")
+    return Point(name), Action(action) if action else None
 
 
 def _fault(kind: Kind, chance: random.Random) -> Fault:

@@ -22,6 +22,9 @@ from shardfun.sdk.app import App
 CHECKPOINT_INTERVAL_S: Final = 0.2
 """At most: nothing is shown by a fault before which nothing is complete."""
 HEARTBEAT_INTERVAL_S: Final = 0.05
+RESTARTS_MIN: Final = 100
+POISON_DEATHS_MIN: Final = 10
+"""Limits for deaths in a row: those that a plan brings are neither a node that cannot go on nor a message that kills."""
 DATA: Final = "data"
 PUBLISHED: Final = "published"
 """Folders of a run."""
@@ -79,6 +82,7 @@ def make_sandbox(
     records: int | None = None,
     inputs: Mapping[str, Any] | None = None,
     replace: Collection[str] = (),
+    order: Collection[str] = (),
 ) -> Sandbox:
     """Redirect a configuration.
 
@@ -88,6 +92,7 @@ def make_sandbox(
         records: take at most so many of each ingress.
         inputs: what to read instead, by the name of the ingress: an ``Input`` or its records.
         replace: egresses that reach outside, and whose records go to a file instead.
+        order: egresses whose order counts.
 
     Raises:
         ConfigurationError: all that cannot be redirected.
@@ -95,7 +100,7 @@ def make_sandbox(
     problems: list[str] = []
     notes = ["data_dir: a new, private folder"]
     ingress = _ingresses(config, app, folder, records, inputs or {}, problems, notes)
-    _check_egresses(config, replace, problems, notes)
+    _check_egresses(config, replace, order, problems, notes)
     if problems:
         raise ConfigurationError(*problems)
     changes: dict[str, Any] = {"ingress": ingress}
@@ -111,11 +116,20 @@ def make_sandbox(
     if config.checkpoint.interval_s > CHECKPOINT_INTERVAL_S:
         changes["checkpoint"] = msgspec.structs.replace(config.checkpoint, interval_s=CHECKPOINT_INTERVAL_S)
         notes.append(f"checkpoint.interval: {CHECKPOINT_INTERVAL_S * 1000:.0f} ms, so that there is something to go back to")
+    restarts = max(config.supervision.restarts_without_checkpoint, RESTARTS_MIN)
+    deaths = max(config.failure.poison_deaths, POISON_DEATHS_MIN)
     supervision: SupervisionConfig = msgspec.structs.replace(
-        config.supervision, heartbeat_interval_s=HEARTBEAT_INTERVAL_S, heartbeat_timeout_s=HEARTBEAT_TIMEOUT_S
+        config.supervision,
+        heartbeat_interval_s=HEARTBEAT_INTERVAL_S,
+        heartbeat_timeout_s=HEARTBEAT_TIMEOUT_S,
+        restarts_without_checkpoint=restarts,
     )
     changes["supervision"] = supervision
+    changes["failure"] = msgspec.structs.replace(config.failure, poison_deaths=deaths)
     notes.append(f"supervision.heartbeat_timeout: {HEARTBEAT_TIMEOUT_S:g} s, so that nobody waits long for a stopped process")
+    notes.append(
+        f"supervision.restarts_without_checkpoint: {restarts}, failure.poison_deaths: {deaths}, since it is not the messages that kill"
+    )
     changes["log"] = msgspec.structs.replace(config.log, level="info", file=None, format="json")
     counted = {name: count_records(name, entry) for name, entry in ingress.items() if is_paced(entry)}
     own = [name for name in app.ingresses if name not in ingress]
@@ -163,14 +177,17 @@ def _bounded(name: str, entry: IngressConfig, records: int | None, folder: Path,
         notes.append(f"ingress.{name}: a source of your own, read as it is; it has to end by itself")
         return entry
     cut = bounded(name, entry, records, folder)
-    if cut.options is not entry.options:
+    if cut.options != entry.options:
         notes.append(f"ingress.{name}: the first {records} records")
     return cut
 
 
-def _check_egresses(config: Config, replace: Collection[str], problems: list[str], notes: list[str]) -> None:
-    unknown = [name for name in replace if name not in config.egress]
-    problems += [f"--replace {name}: there is no such egress{nearest(name, config.egress)}" for name in unknown]
+def _check_egresses(
+    config: Config, replace: Collection[str], order: Collection[str], problems: list[str], notes: list[str]
+) -> None:
+    for option, names in (("--replace", replace), ("--order", order)):
+        unknown = [name for name in names if name not in config.egress]
+        problems += [f"{option} {name}: there is no such egress{nearest(name, config.egress)}" for name in unknown]
     for name, entry in config.egress.items():
         if entry.kind in SAFE_EGRESSES:
             what = "" if entry.kind == "file" else f" (kind 'file' instead of {entry.kind!r})"

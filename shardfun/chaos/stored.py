@@ -1,11 +1,12 @@
 """The state that a node has left in its data directory, as plain values, and what differs between two of them.
 
 Left out is what may differ between two undisturbed runs: when a timer is due, a value expires, or a letter was parked, and the
-runtime's own instances. The elements of a buffer are compared without their order.
+runtime's own instances. The elements of a buffer, and those of a set that a field is declared to be, are compared without their order.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -16,12 +17,14 @@ from typing import Any, Final
 import cbor2
 
 from shardfun.core.cell_keys import BUFFER_KIND, parse_cell_key, stored_address, value_in
-from shardfun.core.function import DEAD_LETTER_KIND, HIDDEN, STATE_KIND
+from shardfun.core.function import DEAD_LETTER_KIND, HIDDEN, STATE_KIND, FieldSpec
 from shardfun.core.timer_cells import StoredTimer
 from shardfun.core.timer_index import TIMER_PREFIX
-from shardfun.errors import CorruptionError
-from shardfun.model.address import RESERVED_NAMESPACE
+from shardfun.errors import CorruptionError, PayloadTypeError
+from shardfun.model.address import EVERY_NAME, RESERVED_NAMESPACE
+from shardfun.model.conversion import sorted_plain_of
 from shardfun.model.letters import letter_of, plain
+from shardfun.sdk.app import App
 from shardfun.state.directory import DataDirectory
 from shardfun.state.store import LevelDBStore
 
@@ -46,8 +49,36 @@ class StoredWorld:
     reasons: Counter[str] = field(default_factory=Counter)
 
 
-def read_world(data_dir: Path) -> StoredWorld:
+class Declared:
+    """The types of stored values, as an application declares them: only they say what is a set."""
+
+    def __init__(self, app: App) -> None:
+        self._functions = {function.spec.typename: function.spec for function in app.compile()}
+
+    def comparable(self, typename: str, name: str, raw: Any) -> str:
+        """The value of a field, or one of a collection, as JSON that is the same for equal values."""
+        item = self._item(typename, name)
+        if item is not None and not item.scalar:
+            # Else it is of an earlier version of the state, or has a set of what cannot be put in order.
+            with contextlib.suppress(PayloadTypeError, TypeError, ValueError, RecursionError):
+                raw = sorted_plain_of(item.from_plain(raw))
+        return _json(plain(raw))
+
+    def _item(self, typename: str, name: str) -> FieldSpec | None:
+        functions = self._functions
+        spec = functions.get(typename) or functions.get(typename.partition("/")[0] + EVERY_NAME)
+        if spec is None:
+            return None
+        items = {field.name: field for field in spec.fields}
+        items |= {collection.name: collection.item for collection in spec.collections if collection.item is not None}
+        return items.get(name)
+
+
+def read_world(data_dir: Path, app: App) -> StoredWorld:
     """What a node that has ended has stored. The store is opened as a start would, and may be changed by that.
+
+    Args:
+        app: that has stored it.
 
     Raises:
         CorruptionError: it is damaged.
@@ -55,7 +86,7 @@ def read_world(data_dir: Path) -> StoredWorld:
     """
     directory = DataDirectory(data_dir)
     identity = directory.identity()
-    world = StoredWorld()
+    world, declared = StoredWorld(), Declared(app)
     if identity is None:
         return world
     manifest = directory.manifests.newest(identity.job)
@@ -69,13 +100,13 @@ def read_world(data_dir: Path) -> StoredWorld:
                 if key.startswith(TIMER_PREFIX):
                     _add_timer(world, key, raw)
                 else:
-                    _add(world, key, raw)
+                    _add(world, declared, key, raw)
         finally:
             store.close()
     return world
 
 
-def _add(world: StoredWorld, key: bytes, raw: bytes) -> None:
+def _add(world: StoredWorld, declared: Declared, key: bytes, raw: bytes) -> None:
     kind = key[2:3]
     if kind == DEAD_LETTER_KIND:
         letter = letter_of(key, raw)
@@ -88,11 +119,12 @@ def _add(world: StoredWorld, key: bytes, raw: bytes) -> None:
     parts = world.addresses.setdefault(str(address), {})
     if kind == STATE_KIND:
         record = _decoded(raw)
-        parts |= {name: _json(plain(value)) for name, value in record.items() if not name.startswith(HIDDEN)}
+        values = {name: value for name, value in record.items() if not name.startswith(HIDDEN)}
+        parts |= {name: declared.comparable(address.typename, name, value) for name, value in values.items()}
         return
     cell = parse_cell_key(key)
     assert cell is not None
-    value = _json(plain(_decoded(value_in(raw))))
+    value = declared.comparable(address.typename, cell.name, _decoded(value_in(raw)))
     if kind == BUFFER_KIND:
         world.elements[f"{address} {cell.name}: {value}"] += 1
     else:
@@ -101,7 +133,9 @@ def _add(world: StoredWorld, key: bytes, raw: bytes) -> None:
 
 def _add_timer(world: StoredWorld, key: bytes, raw: bytes) -> None:
     timer = StoredTimer(key[len(TIMER_PREFIX) :], raw)
-    world.timers[f"{timer.typename}:{timer.id} {timer.payload_type} from {timer.sender}"] += 1
+    token = "" if timer.token is None else f", token {timer.token!r}"
+    payload = _json(plain(timer.plain_payload))
+    world.timers[f"{timer.typename}:{timer.id} {timer.payload_type} {payload} from {timer.sender}{token}"] += 1
 
 
 def _decoded(raw: bytes) -> Any:

@@ -26,7 +26,7 @@ from shardfun.chaos.sandbox import DATA, PUBLISHED, Sandbox, make_sandbox
 from shardfun.chaos.stored import StoredWorld, compare_worlds, read_world
 from shardfun.chaos.subject import Subject, find_subject
 from shardfun.config.writing import config_toml
-from shardfun.errors import ApplicationImportError, InconclusiveError, ShardfunError
+from shardfun.errors import ApplicationImportError, ConfigurationError, InconclusiveError, ShardfunError
 from shardfun.failpoints import ENVIRONMENT
 from shardfun.sdk.importing import failure_of
 
@@ -108,10 +108,19 @@ def run_chaos(
         InconclusiveError: it shows nothing: faults fell outside the run or met nobody, or undisturbed runs differ already.
         ShardfunError: the application or its input cannot be read; the undisturbed run fails.
     """
+    verdict = Verdict(check, order or {}, state, strict)
+    _check_verdict(verdict)
     subject = find_subject(app, overrides=overrides, settings=settings, egresses=egresses)
     with trial_folder(folder, keep=keep) as place:
         sandbox = make_sandbox(
-            subject.config, subject.app, place.path / "inputs", shards=shards, records=records, inputs=inputs, replace=replace
+            subject.config,
+            subject.app,
+            place.path / "inputs",
+            shards=shards,
+            records=records,
+            inputs=inputs,
+            replace=replace,
+            order=verdict.order,
         )
         if plan is None:
             plan = make_plan(
@@ -122,7 +131,7 @@ def run_chaos(
                 publishes=bool(sandbox.config.egress),
                 points=points,
             )
-        trial = Trial(subject, sandbox, plan, Verdict(check, order or {}, state, strict), place.path, show)
+        trial = Trial(subject, sandbox, plan, verdict, place.path, show)
         report = trial.run(duration_s)
         place.settle(report)
         return report
@@ -198,7 +207,7 @@ class Trial:
         finally:
             node.close()
         summary = next(event for event in reversed(node.events()) if event.get("verdict") == "finished")
-        world = read_world(config.data_dir)
+        world = read_world(config.data_dir, self._subject.app)
         letters = int(summary["dead_letters"])
         first = next(iter(world.reasons), "")
         if not summary["published"] and not world.addresses and not world.elements:
@@ -278,18 +287,23 @@ class Trial:
         return found + compare_worlds(self._stored(calm), world)
 
     def _stored(self, place: Path) -> StoredWorld:
-        return read_world(place / DATA) if self._verdict.state else StoredWorld()
+        return read_world(place / DATA, self._subject.app) if self._verdict.state else StoredWorld()
 
     def _checked(self, check: Check, published: Path) -> list[str]:
         published.mkdir(exist_ok=True)  # nothing may have been published
         records = Records(self._sandbox.at(self._place).ingress, self._sandbox.unreadable)
         try:
             given = (published, records)[: _accepted(check)]
-            return [str(sentence) for sentence in check(*given) or ()]
+            said = check(*given)
+            if said is None:
+                return []
+            if isinstance(said, Iterable) and not isinstance(said, str | bytes):
+                return [str(sentence) for sentence in said]
         except AssertionError as error:
             return [f"the check fails: {error or 'an assertion'}"]
         except Exception as error:
             raise ApplicationImportError(f"the check itself raises {failure_of(error)}") from error
+        raise ApplicationImportError(f"the check returns {said!r:.80}: expected what is wrong, one sentence each, or None")
 
     def _refute(self, report: Report, reading_s: float) -> None:
         """Is it the faults? Two undisturbed runs that differ in the same way prove nothing about faults.
@@ -306,6 +320,17 @@ class Trial:
                 f"interleave, on time or on chance); judge it with a check of your own (--check). They differ in: {found[0]}"
             )
         report.notes.append("a second undisturbed run, as slow as the one under faults, was equal to the first")
+
+
+def _check_verdict(verdict: Verdict) -> None:
+    if verdict.check is None:
+        return
+    if not callable(verdict.check):
+        raise ConfigurationError(f"check: expected a function, got {verdict.check!r:.80}")
+    if verdict.order or not verdict.state:
+        raise ConfigurationError(
+            "a check (--check) judges alone: order (--order) and state (--no-state) say how to compare with an undisturbed run"
+        )
 
 
 def _accepted(check: Check) -> int:

@@ -134,8 +134,6 @@ def run(options: argparse.Namespace) -> int:
         return _list_points()
     if options.config is None:
         raise ConfigurationError("expected the configuration of a node: shardfun chaos CONFIG")
-    for text in options.failpoint:
-        _check_point(text)
     counts = _counts(options)
     if options.plan_only:
         return _print_plan(options, counts)
@@ -209,19 +207,6 @@ def _pairs(option: str, texts: list[str]) -> dict[str, str]:
             raise ConfigurationError(f"{option} {text}: expected two parts with '=' between them, as its help says")
         pairs[name] = value
     return pairs
-
-
-def _check_point(text: str) -> None:
-    from shardfun.failpoints import DISK_POINTS, Action, Point
-
-    name, equals, action = text.partition("=")
-    if name not in {*Point}:
-        raise ConfigurationError(f"--failpoint {text}: there is no such step{nearest(name, [*Point])}")
-    if equals and action not in {*Action}:
-        raise ConfigurationError(f"--failpoint {text}: expected one of {', '.join(Action)} behind '='")
-    if action in {Action.ENOSPC, Action.EIO} and Point(name) not in DISK_POINTS:
-        steps = ", ".join(sorted(DISK_POINTS))
-        raise ConfigurationError(f"--failpoint {text}: a disk can fail at {steps}; at other steps: kill, stop")
 
 
 def _counts(options: argparse.Namespace) -> Counts:

@@ -362,16 +362,13 @@ class StoredNode:
 
 
 def _pending(timer: StoredTimer) -> PendingTimer:
-    payload = timer.payload
-    if type(payload) is bytes and timer.payload_type != "bytes":  # of a mutable type: encoded for itself
-        payload = decoded(payload, "the payload of a timer")
     return PendingTimer(
         due=timer.due_ms / 1000,
         target=str(Address(timer.typename, timer.id)),
         sender=str(timer.sender),
         token=timer.token,
         payload_type=timer.payload_type,
-        payload=plain(payload),
+        payload=plain(timer.plain_payload),
     )
 
 

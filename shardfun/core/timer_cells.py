@@ -37,6 +37,21 @@ class StoredTimer:
             raise CorruptionError(msg) from error
 
     @property
+    def plain_payload(self) -> Any:
+        """The payload as CBOR carries it: one of a mutable type is stored encoded for itself.
+
+        Raises:
+            CorruptionError: it is damaged.
+        """
+        if type(self.payload) is not bytes or self.payload_type == "bytes":
+            return self.payload
+        try:
+            return load_cbor(self.payload)
+        except ValueError as error:
+            msg = f"the payload of a timer is damaged: {error}"
+            raise CorruptionError(msg) from error
+
+    @property
     def due_ms(self) -> int:
         """When it is due: unix milliseconds."""
         return due_of(self.suffix)

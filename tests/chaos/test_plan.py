@@ -53,6 +53,21 @@ def test_named_points() -> None:
     assert found[Point.DELTA_WRITTEN] is Action.EIO
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("cut-mad", "failpoint cut-mad: there is no such step; did you mean 'cut-made'"),
+        ("cut-made=ENOSPC", "failpoint cut-made=ENOSPC: a disk can fail at apply-chunk, "),
+        ("cut-made=die", "failpoint cut-made=die: expected one of kill, stop, ENOSPC, EIO behind '='"),
+        ("cut-made=", "failpoint cut-made=: expected one of kill, "),
+    ],
+)
+def test_what_cannot_happen_at_a_point_is_refused(text: str, problem: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        make_plan(1, Counts(), shards=2, points=(text,))
+    assert str(raised.value).startswith(problem)
+
+
 @given(st.integers(0, 500))
 def test_counts_of_kills(kills: int) -> None:
     """The rest follows the kills, and what is given stays."""

@@ -8,12 +8,17 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import cbor2
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shardfun import App, Context, Map, State, Value, mapping, value
 from shardfun.chaos.published import compare_published, read_lines
-from shardfun.chaos.stored import StoredWorld, compare_worlds
+from shardfun.chaos.stored import Declared, StoredWorld, _add_timer, compare_worlds
+from shardfun.core.timer_index import TIMER_PREFIX
+from shardfun.errors import CorruptionError
 
 RECORDS = [{"id": f"k{number % 3}", "n": number} for number in range(12)]
 
@@ -98,6 +103,58 @@ def test_any_change_is_found(tmp_path_factory: pytest.TempPathFactory, records: 
     else:
         other.insert(chance.randint(0, len(other)), {"a": chance.randint(0, 3)})
     assert compare_published(calm, publish(folder / "chaos", other), ["sums"])
+
+
+class Seen(msgspec.Struct):
+    names: set[str]
+
+
+class Shelf(State):
+    tags: Value[set[str]] = value(default_factory=set)
+    rows: Value[list[str]] = value(default_factory=list)
+    seen: Map[str, Seen] = mapping()
+
+
+app = App("shelves")
+
+
+@app.function("shop/*")
+def shelf(ctx: Context[Shelf], message: int) -> None:
+    """Does nothing."""
+
+
+def test_the_order_of_a_set_is_no_difference() -> None:
+    """It depends on hashes. That of a list counts, also below a name that is no field any more."""
+    declared = Declared(app)
+
+    def same(name: str, one: Any, other: Any) -> bool:
+        return declared.comparable("shop/a", name, one) == declared.comparable("shop/a", name, other)
+
+    assert same("tags", ["b", "a"], ["a", "b"])
+    assert not same("tags", ["b", "a"], ["a", "c"])
+    assert not same("rows", ["b", "a"], ["a", "b"])
+    assert same("seen", {"names": ["b", "a"]}, {"names": ["a", "b"]})
+    assert not same("gone", ["b", "a"], ["a", "b"])
+    assert not same("tags", ["b", 1], [1, "b"]), "no set[str]: as it is"
+
+
+def test_timers_with_other_payloads_or_tokens_differ() -> None:
+    def pending(token: str | None, payload: object, payload_type: str = "dict") -> StoredWorld:
+        raw = cbor2.dumps([token, "shop/a", "1", "shop/b", "2", payload_type, payload])
+        world = StoredWorld()
+        _add_timer(world, TIMER_PREFIX + b"\x00" * 30, raw)
+        return world
+
+    calm = pending("t", cbor2.dumps({"b": 1, "a": 2}))
+    assert compare_worlds(calm, pending("t", cbor2.dumps({"a": 2, "b": 1}))) == []
+    for other in (pending("u", cbor2.dumps({"a": 2, "b": 1})), pending("t", cbor2.dumps({"a": 2, "b": 3}))):
+        assert [text.partition(":")[0] for text in compare_worlds(calm, other)] == [
+            "pending timer missing",
+            "pending timer too many",
+        ]
+    assert compare_worlds(pending(None, b"x", "bytes"), pending(None, b"y", "bytes"))
+    with pytest.raises(CorruptionError, match="the payload of a timer is damaged"):
+        pending(None, b"\xff")
 
 
 def test_worlds() -> None:

@@ -98,19 +98,20 @@ def test_what_reaches_outside_or_has_no_end_is_refused_all_at_once(tmp_path: Pat
         },
         "egress": {"hook": {"kind": "webhook", "url": "http://127.0.0.1:1/"}},
     }
-    found = problems(tmp_path, settings, replace=["hok"], inputs={"ordres": ORDERS})
+    found = problems(tmp_path, settings, replace=["hok"], order=["hoook"], inputs={"ordres": ORDERS})
     assert [text.partition(";")[0] for text in found] == [
         "input 'ordres': the application and its configuration have no such ingress",
         "ingress.orders: it follows a growing file",
         "ingress.more: an endless generator",
         "ingress.web: its records come over HTTP",
         "--replace hok: there is no such egress",
+        "--order hoook: there is no such egress",
         "egress.hook: kind 'webhook' writes outside of the private copy, and every fault would be seen there",
     ]
     assert "did you mean 'orders'" in found[0]
     assert "--records" in found[1]
     assert "--input web=FILE" in found[3]
-    assert "--replace hook" in found[5]
+    assert "--replace hook" in found[6]
 
 
 def test_nothing_to_read_is_refused(tmp_path: Path) -> None:
@@ -138,6 +139,30 @@ def test_a_given_number_of_records(tmp_path: Path, orders: Path) -> None:
     assert records["csv"] == [{"id": "1", "text": "two\nlines"}, {"id": "2", "text": "x"}]
     assert len(records["made"]) == 2
     assert orders.read_bytes().count(b"\n") == 20
+
+
+def test_a_packed_file_that_is_cut_off_or_damaged(tmp_path: Path, orders: Path) -> None:
+    packed = gzip.compress(orders.read_bytes())
+    for content in (packed[:-20], packed[:15] + b"\xff" * 9 + packed[24:]):
+        (tmp_path / "packed.jsonl.gz").write_bytes(content)
+        (found,) = problems(tmp_path, {"ingress": {"orders": {**FILE, "path": "packed.jsonl.gz"}}}, records=20)
+        assert found.startswith(f"ingress.orders: {tmp_path / 'packed.jsonl.gz'} cannot be copied: ")
+
+
+def test_only_what_is_cut_is_told_to_be(tmp_path: Path) -> None:
+    settings = {"ingress": {"made": {"kind": "generator", "target": "shop/order", "count": 30}}}
+    for records, told in ((None, []), (40, []), (20, ["ingress.made: the first 20 records"])):
+        notes = sandbox(tmp_path, settings, records=records).notes
+        assert [note for note in notes if note.startswith("ingress")] == told
+
+
+def test_limits_for_deaths_in_a_row_are_higher_than_a_plan_brings(tmp_path: Path, orders: Path) -> None:
+    assert orders.exists()
+    low = sandbox(tmp_path, {"ingress": {"orders": FILE}}).config
+    assert (low.supervision.restarts_without_checkpoint, low.failure.poison_deaths) == (100, 10)
+    settings = {"supervision": {"restarts_without_checkpoint": 500}, "failure": {"poison_deaths": 60}}
+    high = sandbox(tmp_path, {"ingress": {"orders": FILE}, **settings}).config
+    assert (high.supervision.restarts_without_checkpoint, high.failure.poison_deaths) == (500, 60)
 
 
 class Order(msgspec.Struct):

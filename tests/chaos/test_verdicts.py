@@ -150,6 +150,24 @@ def test_what_a_check_that_fails_has_seen_is_kept(played: Callable[..., Report],
     assert (left(tmp_path)[0] / "chaos" / "published" / "sums-0.jsonl").exists()
 
 
+@pytest.mark.parametrize("said", [False, True, "all is well", 3])
+def test_a_check_says_sentences_or_nothing(played: Callable[..., Report], said: object) -> None:
+    with pytest.raises(ApplicationImportError, match="expected what is wrong, one sentence each, or None"):
+        played(strikes, check=lambda _: said)
+    assert played(strikes, check=lambda _: None).differences == []
+    assert played(strikes, check=lambda _: ("a", "b")).differences == ["a", "b"]
+
+
+def test_what_would_check_nothing_is_refused(played: Callable[..., Report]) -> None:
+    with pytest.raises(ConfigurationError, match="--order smus: there is no such egress; did you mean 'sums'"):
+        played(strikes, order={"smus": "id"})
+    for beside in ({"order": {"sums": "id"}}, {"state": False}):
+        with pytest.raises(ConfigurationError, match="judges alone"):
+            played(strikes, check=lambda _: [], **beside)
+    with pytest.raises(ConfigurationError, match="check: expected a function"):
+        played(strikes, check=[])
+
+
 # ---- faults that did not happen ------------------------------------------------------------------------------------------
 def test_without_any_fault_equal_results_show_nothing(played: Callable[..., Report]) -> None:
     point = Fault(Kind.FAILPOINT, recovered=True, gap_s=0.0, choice=0.0, point=Point.PUBLISHED)

@@ -41,7 +41,7 @@ def test_the_plan_of_a_seed(capsys: pytest.CaptureFixture[str]) -> None:
         ([BANK, "--kills", "0"], 2, "expected at least one fault"),
         ([BANK, "--shards", "0"], 2, "expected a number from 1, got '0'"),
         ([BANK, "--duration", "soon"], 2, "expected a number of seconds, got 'soon'"),
-        ([BANK, "--failpoint", "cut"], 2, "--failpoint cut: there is no such step"),
+        ([BANK, "--failpoint", "cut"], 2, "failpoint cut: there is no such step"),
         ([BANK, "--failpoint", "cut-made=explode"], 2, "expected one of kill, stop, ENOSPC, EIO behind '='"),
         (
             [BANK, "--failpoint", "cut-made=EIO"],
