@@ -51,6 +51,7 @@ def surroundings_of(
                 sink.intake = intake
     return Surroundings(
         intake=intake,
+        follow=follow,
         options=options,
         chance=chance,
         trace=trace,
@@ -93,6 +94,7 @@ def figures_of(around: Surroundings, operator: Operator | None) -> dict[str, flo
         "stale_frames": events["stale"],
         "call_steps": events["call"],
         "restarts": events["restart"],
+        "careful_starts": events["careful"],
         "repeated_records": sum(sink.repeated for sink in around.sinks.values()),
         **({} if operator is None else operator.counts),
         **({} if around.intake is None else around.intake.figures),

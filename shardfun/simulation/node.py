@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from shardfun.simulation.crumbs import SILENT
 from shardfun.simulation.disk import JOB
 from shardfun.simulation.door import WHO as DOOR
 from shardfun.simulation.faults import MACHINE
@@ -87,9 +88,9 @@ class Node:
             return False
         process, why = self._unnoticed.pop(0)
         if why == "exit":
-            self.supervisor.exited(process.shard)
+            self.supervisor.exited(process.shard, process.crumbs.death(why))
         else:
-            self.supervisor.died(process.shard, why)
+            self.supervisor.died(process.shard, why, process.crumbs.death(why))
         return True
 
     @property
@@ -139,7 +140,7 @@ class Node:
                 process.silent_since = None
             elif now >= process.silent_since + self._around.options.silence_s:
                 process.note("silent")
-                return self.kill(shard)
+                return self.kill(shard, SILENT)
         return False
 
     def wake_up(self) -> None:
@@ -151,12 +152,12 @@ class Node:
             self.supervisor.asleep_until = 0.0
 
     # ---- death ----------------------------------------------------------------------------------------------------------
-    def kill(self, shard: int) -> bool:
+    def kill(self, shard: int, why: str = "killed") -> bool:
         """SIGKILL to a shard; whether there was one."""
         process = self._end(shard)
         if process is None:
             return False
-        self._unnoticed.append((process, "killed"))
+        self._unnoticed.append((process, why))
         return True
 
     def misjudge(self, shard: int) -> bool:

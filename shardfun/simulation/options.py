@@ -102,6 +102,8 @@ class Options:
         rounded_ms: what is sent later is due at multiples of this, many at once (in ``trees``); 0: when it likes.
         operator: somebody looks at dead letters and states, and sends letters again or deletes them.
         orders: that clients send through the door.
+        careful: a death is taken for one that a message may have caused, so that the next process runs in careful mode; otherwise all
+            are explained.
         silence_s: after so much time without a sign of life a process counts as dead.
         messages_min: a run with fewer messages would prove too little.
         schedule: with another number the same faults meet another order of events (see ``shrink``).
@@ -135,11 +137,13 @@ class Options:
     messages_min: int = DELIVERED_MIN
     schedule: int = 0
     files: bool = False
+    careful: bool = False
 
 
 RECORDS = {"pairs": 300, "bank": 1696, "ring": 72, "trees": 440}
 """Enough for 2,000 messages in the surviving history of every run."""
 
+CAREFUL_SHARE = 0.5
 FILES_SHARE = 0.3
 FLIPS_SHARE = 0.35
 """Of the runs with files, those in which bits flip: they may end early, with a refusal."""
@@ -193,6 +197,7 @@ def draw(seed: int, workload: str | None = None) -> Options:
         operator=more.random() < 0.5,
         hot=more.random() < 0.25,
         rounded_ms=more.choice((0, 0, 0, 700)),
+        careful=random.Random(f"{seed} careful").random() < CAREFUL_SHARE,
     )
     return _on_files(options, random.Random(f"{seed} files"))
 

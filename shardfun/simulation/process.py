@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any, assert_never
 
-from shardfun.core.careful import Breadcrumb
 from shardfun.core.cell_keys import stored_addresses
 from shardfun.core.effects import ApplyDelta, DeleteDelta, SendControl, StartCall, WriteDelta
 from shardfun.core.participant import ShardIdentity
@@ -33,9 +32,9 @@ from shardfun.model.control import (
     decode_to_shard,
     encode_control,
 )
-from shardfun.model.crumbs import TABLE_BYTES, CrumbTable
 from shardfun.model.delta import StoredDelta, checkpoint_name
 from shardfun.simulation.channels import Channels
+from shardfun.simulation.crumbs import ProcessCrumbs
 from shardfun.simulation.disk import JOB
 from shardfun.simulation.doors import Doors
 from shardfun.simulation.execution import Execution
@@ -76,6 +75,7 @@ class ShardProcess:
         self._disk_begins = False
         self._around = around
         self._store = store
+        self.crumbs = ProcessCrumbs(around, shard)
         self._storage = StorageThread(store)
         self._identity = ShardIdentity(JOB, shard, around.options.shards)
         self._previous: ShardCore | None = None
@@ -218,9 +218,14 @@ class ShardProcess:
         around = self._around
         queues = EMPTY_QUEUES if delta is None else decode_queues(delta.queues)
         start = StartPoint(message.incarnation, message.complete, message.digest, queues)
-        crumb = Breadcrumb(CrumbTable(bytearray(TABLE_BYTES)), message.poison, message.suspects) if message.careful else None
         core = ShardCore(
-            self._identity, start, around.program, around.options.limits, self._store, self._previous, breadcrumb=crumb
+            self._identity,
+            start,
+            around.program,
+            around.options.limits,
+            self._store,
+            self._previous,
+            breadcrumb=self.crumbs.breadcrumb(message),
         )
         around.checker.restored(core, self._store, queues)
         if self._previous is not None:

@@ -17,6 +17,7 @@ from shardfun.core.coordinator import (
     State,
     WriteManifest,
 )
+from shardfun.core.poison import Death
 from shardfun.errors import StorageError
 from shardfun.model.control import (
     Abort,
@@ -47,6 +48,8 @@ from shardfun.simulation.surroundings import Surroundings
 
 WHO = "supervisor"
 TEND_SHARE = 0.3
+POISON_DEATHS = 1_000_000
+"""Nobody is parked for deaths here: all of them come from outside, and no message that is under way has a part in them."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -76,7 +79,7 @@ class Supervisor:
         complete = newest.checkpoint if newest is not None else 0
         digests = newest.digests if newest is not None else [b""] * shards
         around.note(WHO, "boot", f"at {checkpoint_name(complete)}")
-        self.coordinator = Coordinator(shards, around.options.timing, complete, digests, JOB)
+        self.coordinator = Coordinator(shards, around.options.timing, complete, digests, JOB, poison_deaths=POISON_DEATHS)
         self.desks = Desks(self.coordinator, shards, self._ask)
         self.coordinator.start(around.trace.now)
         view = around.checker.view
@@ -159,21 +162,22 @@ class Supervisor:
         self._around.note(WHO, event, f"{kind} of {shard}, {coordinator.state.name}")
         self._collect()
 
-    def died(self, shard: int, reason: str) -> None:
+    def died(self, shard: int, reason: str, death: Death) -> None:
         """A shard's process is gone, or taken for it."""
         self._around.note(WHO, "death", f"of {shard}: {reason}")
+        self.coordinator.suspicion.died(shard, death)
         for gone in [*self._exited, shard]:  # those that had exited in order are needed again
             self.coordinator.failure(gone, reason, self._around.trace.now)
         self._exited = []
         self.finished = None
         self._collect()
 
-    def exited(self, shard: int) -> None:
+    def exited(self, shard: int, death: Death) -> None:
         """A shard's process has ended in order."""
         if self.coordinator.state is State.FINISHING:
             self._exited.append(shard)
         else:
-            self.died(shard, "ended before the others")
+            self.died(shard, "ended before the others", death)
 
     def die(self) -> None:
         """The process is killed, perhaps in the middle of what the disk does."""

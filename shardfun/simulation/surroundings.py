@@ -26,6 +26,7 @@ class Surroundings:
     Args:
         sinks: by egress and shard.
         beside: runs user code that awaits or blocks.
+        follow: an address whose messages become events of the trace, or nothing.
         open_share: the part of every bounded ingress that may be read by now.
     """
 
@@ -45,6 +46,7 @@ class Surroundings:
     intake: Intake | None = None
     holders: dict[int, object] = field(default_factory=dict)
     """By shard, the process that has its store open."""
+    follow: str = ""
     open_share: float = 0.0
     executed: int = 0
 
