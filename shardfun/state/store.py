@@ -207,11 +207,19 @@ class LevelDBStore:
         delta = self._fetch(checkpoint)
         return delta.header, delta.summary
 
-    def _apply(self, header: DeltaHeader, summary: DeltaSummary, blocks: Iterable[RecordBlock]) -> None:
+    def _apply(
+        self, header: DeltaHeader, summary: DeltaSummary, blocks: Iterable[RecordBlock], reach: Mark = BEGINNING
+    ) -> None:
+        """Put a delta into LevelDB.
+
+        Args:
+            reach: how far LevelDB's changes may go already, in a redo, which writes older values over newer ones first.
+        """
         mark = Mark(header.checkpoint, summary.digest)
-        encoded = encode_mark(mark)
-        # A start that goes back to an older checkpoint must find out that a part of this one is there: see _check_reach.
-        each, last = RecordBlock([_APPLYING], [encoded]), RecordBlock([_APPLIED, _APPLYING], [encoded, None])
+        encoded, ahead = encode_mark(mark), encode_mark(max(mark, reach))
+        # A start that goes back to an older checkpoint must find out that a part of a newer one is there: see _check_reach.
+        each = RecordBlock([_APPLYING], [ahead])
+        last = RecordBlock([_APPLIED, _APPLYING], [encoded, None if ahead == encoded else ahead])
         self._database.write(blocks, each=each, last=last)
         self._applied = mark
         self._unflushed_deltas += 1
@@ -321,9 +329,9 @@ class LevelDBStore:
                 f"{self._database.path}: expected at least checkpoint {checkpoint_name(self._flushed.checkpoint)}, which was flushed, "
                 f"got {checkpoint_name(self._applied.checkpoint)}; restore the data directory from a backup"
             )
-        base = self._flushed if self._lost_power() else self._applied
+        base, reach = (self._flushed, target) if self._lost_power() else (self._applied, self._reach())
         for delta in redo_chain(base, target, self._fetch, self._identity):
-            self._apply(delta.header, delta.summary, delta.blocks())
+            self._apply(delta.header, delta.summary, delta.blocks(), reach)
 
     def _lost_power(self) -> bool:
         """Whether the machine may have been started anew since LevelDB was written."""
@@ -337,9 +345,13 @@ class LevelDBStore:
             self._database.write([], each=nothing, last=RecordBlock([_BOOT], [self._disk.boot()]))
         self._recovered = True
 
+    def _reach(self) -> Mark:
+        """How far the changes in LevelDB may go, as its marks say."""
+        return max(self._applied, self._read_mark(_APPLYING))
+
     def _check_reach(self, target: Mark) -> None:
         """Nothing newer than ``target`` may be in LevelDB, not even a part: there is no undo."""
-        beyond = max(self._applied, self._read_mark(_APPLYING))
+        beyond = self._reach()
         if beyond.checkpoint > target.checkpoint:
             raise CorruptionError(
                 f"{self._database.path}: holds changes of checkpoint {checkpoint_name(beyond.checkpoint)}, but the newest complete one is "
@@ -370,7 +382,7 @@ class LevelDBStore:
                 f"{self._damage}. The flushed checkpoint {checkpoint_name(base.checkpoint)} is not in it either"
             )
         for delta in deltas:
-            self._apply(delta.header, delta.summary, delta.blocks())
+            self._apply(delta.header, delta.summary, delta.blocks(), target)
         self._flush()
         # Only now, with the damaged log gone: the rest of this process shall run with every check.
         self._database.open(paranoid=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from shardfun.errors import CorruptionError
 from shardfun.model.delta import DeltaHeader, RecordBlock, checkpoint_id
 from shardfun.simulation.engine import simulated_leveldb
 from shardfun.simulation.engine_log import BLOCK_BYTES
@@ -38,15 +39,22 @@ def checkpoint(store: LevelDBStore, sequence: int, parent: tuple[int, bytes], va
 
 def four_checkpoints(disk: SimulatedDisk) -> tuple[tuple[int, bytes], dict[bytes, bytes]]:
     """The newest, and what the store holds. None is flushed."""
+    return history_of_four(disk)[-1]
+
+
+def history_of_four(disk: SimulatedDisk) -> list[tuple[tuple[int, bytes], dict[bytes, bytes]]]:
+    """Each checkpoint, and what the store holds then."""
     store = open_store(disk)
     store.recover(0, b"")
     newest: tuple[int, bytes] = (0, b"")
     model: dict[bytes, bytes] = {}
+    history = []
     for sequence in range(1, 5):
         values = {b"\0\1s%d" % sequence: bytes([sequence]) * (BLOCK_BYTES - 160)}  # a block of the log for each
         newest = checkpoint(store, sequence, newest, values)
         model |= values
-    return newest, model
+        history.append((newest, model.copy()))
+    return history
 
 
 def log_of(disk: SimulatedDisk) -> Inode:
@@ -106,6 +114,36 @@ def test_a_repair_that_dies_is_done_again(step: int, power: bool) -> None:  # no
     store = open_store(disk)
     store.recover(*newest)
     assert dict(store.scan()) == model
+
+
+@pytest.mark.parametrize("damaged", [False, True], ids=["", "damaged"])
+@pytest.mark.parametrize("step", range(1, 160, 3))
+def test_a_redo_that_dies_does_not_hide_what_is_newer(step: int, damaged: bool) -> None:  # noqa: FBT001
+    """Whoever goes back to a checkpoint in between afterwards gets that one, or is refused; whoever does not gets the newest."""
+    disk = SimulatedDisk()
+    history = history_of_four(disk)
+    newest, model = history[-1]
+    disk.boots += 1
+    if damaged:
+        log_of(disk).data[3 * BLOCK_BYTES + 50] ^= 1
+    for dies_at in (step, step):  # the second one finds what the first one left
+        files = disk.process()
+        files.begin_job(dies_at=dies_at)
+        with suppress(ProcessDeath):
+            open_store(disk, files).recover(*newest)
+    between, then = history[1]
+    store = open_store(disk)
+    refusal = ""
+    try:
+        store.recover(*between)
+    except CorruptionError as error:
+        refusal = str(error)
+    if refusal:
+        assert "holds changes of checkpoint" in refusal
+        store = open_store(disk)
+        store.recover(*newest)
+        then = model
+    assert dict(store.scan()) == then
 
 
 def test_the_same_boot_applies_nothing_again() -> None:
