@@ -18,7 +18,7 @@ from shardfun.config.kinds import Group, kind_names, load_kind
 from shardfun.config.layers import DOORS, KEY_PARTS_MAX, KeyPath, Layers
 from shardfun.config.reading import Reader
 from shardfun.config.schema import Config, EgressConfig, IngressConfig
-from shardfun.config.toml_lines import key_lines
+from shardfun.config.toml_lines import key_lines, longest_key
 from shardfun.errors import ConfigurationError
 from shardfun.model.cbor import shown
 from shardfun.sdk.importing import failure_of
@@ -28,9 +28,6 @@ FILE_BYTES_MAX: Final = 1 << 20
 
 SETTINGS_PLACE: Final = "settings of the program"
 """How they are called in messages."""
-
-_DEEP_KEY: Final = re.compile(rf"^[ \t]*\[{{0,2}}(?:[^\n.=#]+\.){{{KEY_PARTS_MAX}}}", re.MULTILINE)
-"""For a long key the parser needs time and memory that grow with its square."""
 
 DOOR_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """Names of ingresses and egresses: they become parts of file names and of keys."""
@@ -68,7 +65,7 @@ def load_config(
         raise ConfigurationError(f"{path}: expected a configuration of at most {FILE_BYTES_MAX} bytes, but it is larger")
     try:
         text = data.decode()
-        if _DEEP_KEY.search(text):
+        if longest_key(text) > KEY_PARTS_MAX:  # the parser's time and memory grow with the square of a key's length
             raise ConfigurationError(f"{path}: expected keys of at most {KEY_PARTS_MAX} parts, such as 'http.listen'")
         values = tomllib.loads(text)
         layers = Layers(values, str(path), key_lines(text.replace("\r\n", "\n")))

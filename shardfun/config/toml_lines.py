@@ -1,7 +1,7 @@
 """The line on which each key of a TOML text stands.
 
-``tomllib`` gives values without places, and an error without a line is slow to act on. This scanner runs only over text that
-``tomllib`` has accepted already, so it need not validate: it only has to step over values without misreading what is inside.
+``tomllib`` gives values without places, and an error without a line is slow to act on. This scanner need not validate: either
+``tomllib`` has accepted the text already, or it will refuse it. It only has to step over values without misreading what is inside.
 Keys inside an inline table have no entry of their own; callers go up to the nearest ancestor that has one.
 """
 
@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 _TOKEN: Final = re.compile(
     r'''
       (?P<text>  """ (?: \\. | [^\\] )*? "{3,5}  |  \'\'\' .*? '{3,5}
-               | " (?: \\. | [^"\\] )* "         |  ' [^']* '      )
+               | "(?!"") (?: \\. | [^"\\] )* "  |  '(?!'') [^']* ' )
     | (?P<comment> \#[^\n]* )
     | (?P<newline> \n )
     | (?P<mark> [\[\]{}=.,] )
@@ -52,6 +52,24 @@ def key_lines(text: str) -> dict[tuple[str, ...], int]:
         for length in range(1, len(path) + 1):
             lines.setdefault(path[:length], first.line)
     return lines
+
+
+def longest_key(text: str) -> int:
+    """How many parts the longest dotted key has.
+
+    Args:
+        text: it may be no valid TOML. Then what is behind the first mistake may be left out, as a parser would.
+    """
+    longest = dots = 0
+    for token in _tokens(text):
+        if token.text == ".":
+            dots += 1
+            longest = max(longest, dots)
+        elif token.kind in {"newline", "mark", "comment"}:
+            dots = 0
+        elif token.kind == "other" and not token.text.isspace() and token.text not in "+:":
+            break  # it may be a string without an end: whoever goes on would look for the end again and again
+    return longest + 1
 
 
 def _statements(text: str) -> Iterator[list[_Token]]:

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from shardfun.config import Config, config_from_mapping, load_config
+from shardfun.config.layers import KEY_PARTS_MAX
 from shardfun.config.loader import FILE_BYTES_MAX, setting_paths
 from shardfun.config.schema import MeshConfig
 from shardfun.errors import ConfigurationError
@@ -129,9 +130,18 @@ def test_files_that_are_none(folder: Path) -> None:
     (folder / "bank.toml").write_bytes(b"\xff")
     with pytest.raises(ConfigurationError, match="UTF-8 text, but byte 0"):
         load_config(folder / "bank.toml", environ={})
+    deep = ".".join(["a"] * (KEY_PARTS_MAX + 1))
+    for text in (f"{deep} = 1", f"[{deep}]", f"a = {{ {deep} = 1 }}"):
+        assert _problems(folder, text) == ["FILE: expected keys of at most 32 parts, such as 'http.listen'"]
     (folder / "bank.toml").write_bytes(b"#" * (FILE_BYTES_MAX + 1))
     with pytest.raises(ConfigurationError, match="at most"):
         load_config(folder / "bank.toml", environ={})
+
+
+def test_dots_in_values_are_no_parts_of_keys(folder: Path) -> None:
+    hosts = ", ".join(f"'10.0.0.{number}'" for number in range(40))
+    text = f"name = '''{'a.' * 40}'''\nx = [\n{hosts}\n]\n" + APP
+    assert [problem[:9] for problem in _problems(folder, text)] == ["FILE:2: x", "FILE:1: n"]
 
 
 def test_lines_with_windows_line_ends(folder: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 import tomllib
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardfun.config.toml_lines import key_lines
+from shardfun.config.toml_lines import key_lines, longest_key
 
 _TRICKY = '''\
 # comment = 1
@@ -100,3 +102,29 @@ def test_any_file(entries: list[tuple[bool, str]]) -> None:
         inner: Any = parsed
         for part in path:
             inner = inner[part]
+
+
+# ---- long keys -----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", 1),
+        ("a = 1.5", 2),
+        ("a.b . \t'c.d'.\"e\" = 1", 4),
+        ("[[a.b.c]]\nd.e = 1.5", 3),
+        ("a = { b.c.d.e = 1 }", 4),
+        ("a = [\n  '10.0.0.1', '10.0.0.2', 1.5, 2.5,\n { b.c.d = 1 } ]", 3),
+        ("a = \"\"\"\nb.c.d.e\n\"\"\"\nb = '''\nc.d.e.f\n''' # a.b.c.d.e", 1),
+        ("at = 1979-05-27T07:32:00.5+01:00\nb.c.d = 1", 3),
+        ('b.c.d = 1\na = """\ne.f.g.h.i.j', 3),
+    ],
+)
+def test_the_longest_key(text: str, parts: int) -> None:
+    assert longest_key(text) == parts
+
+
+@pytest.mark.parametrize("unit", ["a.", "[", '"', "'", '"""', "'''", '\\"', '"""x"\\', "#", "a.b\n", "a='\n", 'a="\\"\n'])
+def test_whatever_a_text_is_its_keys_are_counted_at_once(unit: str) -> None:
+    began = time.monotonic()
+    longest_key(unit * (400_000 // len(unit)))
+    assert time.monotonic() - began < 20.0, "some tenths of a second if it is linear, hours if it is not"
