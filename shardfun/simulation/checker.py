@@ -56,7 +56,7 @@ class Checker:
         self._states: list[dict[bytes, bytes]] = [{} for _ in range(shards)]
         self._fields: dict[Address, dict[str, Any]] = {}
         self.letters = LetterBook(workload.replayed)
-        self.queries = QueryTruth(self._functions, self._fields)
+        self.queries = QueryTruth(self._functions, shards)
         self._truths: dict[tuple[int, int], Truth] = {}
         self._triggered = 0
 
@@ -163,7 +163,6 @@ class Checker:
             wrong(f"checkpoint {manifest.checkpoint} follows {manifest.parent}, but {self.complete} was complete before")
         self.complete = manifest.checkpoint
         self.completed += 1
-        self.queries.completed(self.complete)
         parts: list[Queues] = []
         for shard, store in enumerate(stores):
             delta = store.read_delta(manifest.checkpoint)
@@ -190,6 +189,7 @@ class Checker:
             ended=[queues.ended for queues in parts],
             records=self.emitted,
         )
+        self.queries.completed(self.complete, self._fields, self.view.cells)
         self._workload.judge(self.view)
 
     def _check_state(self, shard: int, delta: StoredDelta, truth: Truth) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
 
 from shardfun.core.coordinator import Coordinator
 from shardfun.errors import CorruptionError, ShardfunError, StorageError, UnavailableError
@@ -26,13 +28,18 @@ from shardfun.model.questions import (
 from shardfun.simulation.calls import Turn
 from shardfun.simulation.checker import Checker
 from shardfun.simulation.letters import LetterBook
-from shardfun.simulation.violation import wrong
+from shardfun.simulation.violation import Violation, wrong
 from shardfun.supervisor.letters import LetterDesk
 from shardfun.supervisor.queries import QueryDesk
 
 CHANGED_MAX = 6
-LISTED = 20
+TURNS_AT_END = 100
+"""A question goes through a few awaits at most when nothing keeps it waiting any more."""
+LETTER_LIMITS = (2, 20, 20, 20)
 LIST_LIMITS = (1, 3, 100)
+ITEM_LIMITS = (1, 2, 20)
+GOES_ON = 0.7
+"""Of the answers with another page behind them: whether it is asked for, too."""
 Question = LettersQuestion | StateQuestion | ListQuestion
 
 
@@ -124,14 +131,34 @@ class Operator:
         self._typenames = typenames
         self._damage = damage
         self._asked: Question | None = None
+        self._since = 0
+        """What every shard had applied when that was asked."""
+
+    @property
+    def waits_for(self) -> Question | None:
+        """What is not answered yet. What was asked before the world healed is asked until it is."""
+        return self._asked
+
+    def hear_the_end(self, desks: Desks) -> None:
+        """The node has ended: a question that it still works on is answered or refused now.
+
+        Raises:
+            Violation: it is not.
+        """
+        for _ in range(TURNS_AT_END):
+            if not desks.busy:
+                return
+            self.work(desks)
+        raise Violation("liveness", f"the node has ended, and {self._asked} is neither answered nor refused")
 
     def work(self, desks: Desks) -> bool:
         """Ask something, or go on with it; whether anything has come of it."""
         if not desks.busy:
-            if not self.active:
-                return False
             if self._asked is None:
+                if not self.active:
+                    return False
                 self._asked = self._question()
+            self._since = self._checker.queries.oldest_applied
             desks.begin(self._asked)
         try:
             answer = desks.go_on()
@@ -155,38 +182,53 @@ class Operator:
                 self._letters(question, answer)
             case StateAnswer():
                 assert isinstance(question, StateQuestion)
-                self._checker.queries.answered(question, answer)
+                self._checker.queries.answered(question, answer, self._since)
+                self._asked = self._next_items(question, answer)
             case ListAnswer():
                 assert isinstance(question, ListQuestion)
-                self._checker.queries.listed(question, answer)
+                self._checker.queries.listed(question, answer, self._since)
+                if self.active and answer.next is not None and self._chance.random() < GOES_ON:
+                    self._asked = msgspec.structs.replace(question, after=answer.next)
         return True
+
+    def _next_items(self, question: StateQuestion, answer: StateAnswer) -> StateQuestion | None:
+        """The next page of one of the parts that have one."""
+        following = {name: part.next for name, part in answer.parts.items() if part.next is not None}
+        if not self.active or not following or self._chance.random() >= GOES_ON:
+            return None
+        part = self._chance.choice(list(following))
+        return msgspec.structs.replace(question, part=part, after=following[part])
 
     def _question(self) -> Question:
         chance = self._chance
         kind = chance.random()
-        if kind < 0.7:
-            return LettersQuestion(action=chance.choice(("list", "show")), limit=LISTED)
-        typename = chance.choice(self._typenames)
-        if kind < 0.8:
-            return ListQuestion(typename=typename, limit=chance.choice(LIST_LIMITS))
-        known = self._checker.queries.addresses(typename)
-        address = chance.choice(known) if known and chance.random() < 0.9 else Address(typename, "nobody")
-        return StateQuestion(target=address.typename, id=address.id, at=chance.choice(("live", "checkpoint")), limit=2)
+        if kind < 0.5:
+            typename = chance.choice(self._typenames) if chance.random() < 0.1 else None
+            return LettersQuestion(
+                action=chance.choice(("list", "show")), typename=typename, limit=chance.choice(LETTER_LIMITS)
+            )
+        if kind < 0.6:
+            return ListQuestion(typename=chance.choice(self._typenames), limit=chance.choice(LIST_LIMITS))
+        known = self._checker.queries.addresses
+        typename = chance.choice([each for each in self._typenames if known(each)] or self._typenames)
+        there = known(typename)
+        address = chance.choice(there) if there and chance.random() < 0.9 else Address(typename, "nobody")
+        at: Literal["live", "checkpoint"] = chance.choice(("live", "checkpoint"))
+        parts = self._checker.queries.parts(typename)
+        part = chance.choice(parts) if parts and chance.random() < 0.2 else None
+        return StateQuestion(target=address.typename, id=address.id, at=at, part=part, limit=chance.choice(ITEM_LIMITS))
 
     def _letters(self, question: LettersQuestion, answer: LettersAnswer) -> None:
+        candidates = self._checker.queries.candidates(self._since, answer.checkpoint)
         if question.action in {"list", "show"}:
-            for letter in answer.letters:
-                self._book.shown(letter)
+            self._book.shown(question, answer, candidates)
             found = [letter.key for letter in answer.letters]
-            if found and self._chance.random() < 0.8:
+            if self.active and found and self._chance.random() < 0.8:
                 self._asked = self._change(found)
             return
-        for change in answer.changes:
-            if not change.refused:
-                self._book.changed(change.key, question.action)
-                self.counts["letters_replayed" if question.action == "replay" else "letters_dropped"] += 1
-        for key in answer.unknown:
-            self._book.missing(key)
+        self._book.answered(question, answer)
+        done = sum(not change.refused for change in answer.changes)
+        self.counts["letters_replayed" if question.action == "replay" else "letters_dropped"] += done
 
     def _change(self, found: list[str]) -> LettersQuestion:
         """Each letter has one fate, however often it is asked for: so it is known what has become of one that is gone."""
@@ -195,5 +237,5 @@ class Operator:
         action: Action = "replay" if chance.random() < 0.5 else "drop"
         keys = [key for key in chosen if self._book.decide(key, action) == action]
         if not keys:
-            return LettersQuestion(action="list", limit=LISTED)
+            return LettersQuestion(action="list", limit=max(LETTER_LIMITS))
         return LettersQuestion(action=action, keys=keys)

@@ -350,6 +350,8 @@ class World:
         view, supervisor = self.checker.view, self.node.supervisor
         if view is None or supervisor is None or self.checker.complete <= self._complete_at_heal:
             return
+        if self._operator is not None and self._operator.waits_for is not None:
+            return
         if self._supervisor is not None and supervisor.coordinator.state is State.IDLE and self._settled(view):
             self._stop_asked = True
             self.trace.note("world", "asks to stop")
@@ -357,11 +359,12 @@ class World:
 
     def _stuck(self) -> None:
         supervisor = self.node.supervisor
+        waits_for = None if self._operator is None else self._operator.waits_for
         doing = "no supervisor" if supervisor is None else supervisor.coordinator.state.name
         raise Violation(
             "liveness",
             f"not finished {LIVENESS_STEPS_MAX} steps after the world healed: {doing}, newest complete checkpoint "
-            f"{self.checker.complete}, it was {self._complete_at_heal} then",
+            f"{self.checker.complete}, it was {self._complete_at_heal} then; the operator waits for {waits_for or 'nothing'}",
         )
 
     def _check_end(self) -> None:
@@ -372,6 +375,8 @@ class World:
         assert supervisor.finished is not None
         if view is None or self.checker.complete <= self._complete_at_heal or self._healed_at is None:
             raise Violation("liveness", "the run ended without another complete checkpoint after the faults")
+        if self._operator is not None:
+            self._operator.hear_the_end(supervisor.desks)
         workload = self._around.workload
         if supervisor.finished.ended == workload.endless or not self._settled(view):
             raise Violation("liveness", "the run ended before everything that was admitted")

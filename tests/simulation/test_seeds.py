@@ -41,7 +41,17 @@ def test_fresh_seeds_pass_and_meet_every_kind_of_fault(seeds: range) -> None:
     summary = run_seeds(seeds, Plan())
     assert summary.findings == []
     assert summary.figures["messages"] > DELIVERED_MIN * len(seeds)
-    for fault in ("aborts", "kills", "power_losses", "broken_pipes", "stale_frames", "repeated_records", "careful_starts"):
+    asked = (
+        "aborts",
+        "kills",
+        "power_losses",
+        "broken_pipes",
+        "stale_frames",
+        "repeated_records",
+        "careful_starts",
+        "questions",
+    )
+    for fault in asked:
         assert summary.figures[fault] > 0, fault
 
 

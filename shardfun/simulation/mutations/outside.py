@@ -11,19 +11,23 @@ from shardfun.core import letters
 from shardfun.core.dispatch import Dispatcher
 from shardfun.core.egress import EgressLog
 from shardfun.core.letters import DONE, KEY_PREFIX_BYTES
+from shardfun.core.looking import _Seen
 from shardfun.core.shard import ShardCore
 from shardfun.core.timers import Timers
 from shardfun.intake import request
 from shardfun.intake.request import Request, RequestState
 from shardfun.intake.targets import Targets
-from shardfun.model.control import LookAt
+from shardfun.model.control import Found, LookAt
 from shardfun.sdk.context import Context
+from shardfun.shard import queries as shard_queries
 from shardfun.shard.queries import Queries
+from shardfun.simulation import looks
 from shardfun.simulation.log_disk import LogHands
 from shardfun.simulation.mutations.patching import Mutation, Patch
 from shardfun.simulation.node import Node
 from shardfun.simulation.publisher import Publisher
 from shardfun.supervisor.intake import IntakeKeeper
+from shardfun.supervisor.queries import QueryDesk
 
 EARLY_MS = 300
 
@@ -113,6 +117,39 @@ def _look_ahead(original: Any) -> Any:
     return look_at
 
 
+def _look_without_parts(original: Any) -> Any:
+    def look(*arguments: Any) -> dict[str, Any]:
+        found: dict[str, Any] = original(*arguments)
+        return found | {"parts": {name: part | {"items": part["items"][:1]} for name, part in found["parts"].items()}}
+
+    return look
+
+
+def _page_skips(original: Any) -> Any:
+    """The next page begins behind its first item."""
+
+    def page(self: Any, *arguments: Any, **named: Any) -> Any:
+        pairs, place = original(self, *arguments, **named)
+        return pairs, None if place is None else place + b"\0"
+
+    return page
+
+
+def _oldest_letter_not_shown(original: Any) -> Any:
+    def find_letters(*arguments: Any) -> tuple[list[tuple[bytes, bytes]], int]:
+        found, total = original(*arguments)
+        return found[:-1], total
+
+    return find_letters
+
+
+def _answer_unheard(_original: Any) -> Any:
+    def on_found(_self: QueryDesk, _shard: int, _message: Found) -> None:
+        """It is lost."""
+
+    return on_found
+
+
 # ---- the intake ----------------------------------------------------------------------------------------------------------
 def _request_twice(original: Any) -> Any:
     """A request whose key is known is asked again, as if it were the first."""
@@ -163,6 +200,12 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "replay-drops-letter": Mutation("a dead letter is deleted and not sent", (Patch(letters, "replay", _replay_drops),)),
     "look-ahead": Mutation("a question about a checkpoint is answered from memory", (Patch(Queries, "_look_at", _look_ahead),)),
+    "look-is-short": Mutation("of maps and buffers one item is shown", (Patch(shard_queries, "look", _look_without_parts),)),
+    "page-skips-item": Mutation("between two pages an item is left out", (Patch(_Seen, "_page", _page_skips),)),
+    "letter-not-shown": Mutation(
+        "the oldest dead letter of a shard is not listed", (Patch(looks, "find_letters", _oldest_letter_not_shown),)
+    ),
+    "answer-unheard": Mutation("answers of shards about state are lost", (Patch(QueryDesk, "on_found", _answer_unheard),)),
     "request-runs-again": Mutation(
         "a request that is repeated with its key is made again", (Patch(request, "_requested", _request_twice),)
     ),
