@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -207,6 +208,67 @@ def test_new_commits_are_used_when_their_quick_check_passes(tmp_path: Path) -> N
     state = soak(tmp_path / "s.json", place)
     assert list(state.sums["seeds"].commits) == [commits[2]]
     assert [path.name for path in (tmp_path / "clones").iterdir()] == [commits[2]]
+
+
+def test_others_go_on_while_a_new_commit_is_checked(tmp_path: Path) -> None:
+    """A check takes minutes. Only the one who does it waits."""
+
+    class SlowToCheck(Somewhere):
+        checks = 0
+
+        def refresh(self) -> None:
+            self.checks += 1
+            if self.checks == 1:
+                until(lambda: (tmp_path / "s.json").exists() and bool(load(tmp_path / "s.json").sums))
+
+    soak(tmp_path / "s.json", SlowToCheck(repository(tmp_path / "repo", GOOD)), jobs=2)
+
+
+def test_the_clone_of_a_piece_that_runs_is_kept(tmp_path: Path) -> None:
+    """From the moment on that somebody has decided to use it, also while a newer commit comes."""
+    source = repository(tmp_path / "source", GOOD)
+    git(source, "init", "-q")
+    git(source, "add", "tools")
+    old = commit(source, "old")
+    place = Following(source, tmp_path / "clones", 0.0)
+    file = StateFile(tmp_path / "s.json")
+    campaign = Campaign(file, place, Wish(minutes=1, jobs=2, chaos_share=0, seeds=3), tmp_path / "s.md")
+    seen = []
+
+    def known(process: object) -> contextlib.AbstractContextManager[None]:
+        repository(source, f"# newer\n{GOOD}")
+        seen.append(commit(source, "newer"))
+        campaign._refresh()  # as another worker does it
+        seen.extend(sorted(path.name for path in (tmp_path / "clones").iterdir()))
+        return contextlib.nullcontext()
+
+    campaign._known = known  # type: ignore[method-assign, assignment]
+    campaign._do_a_piece()
+    campaign._refresh()
+    file.close()
+    assert seen[1:] == sorted([old, seen[0]])
+    assert [path.name for path in (tmp_path / "clones").iterdir()] == [seen[0]]
+
+
+def test_a_soak_that_cannot_go_on_is_no_soak_without_findings(tmp_path: Path) -> None:
+    """If a worker fails, the others end, too, and what was under way stays open."""
+
+    class Breaks(Somewhere):
+        asked = 0
+
+        def current(self) -> tuple[Path, str]:
+            self.asked += 1
+            if self.asked == 3:
+                raise OSError("no room")
+            return super().current()
+
+    with pytest.raises(RuntimeError, match="a worker cannot go on: OSError: no room"):
+        soak(tmp_path / "s.json", Breaks(repository(tmp_path / "repo", GOOD)), jobs=2)
+    (tmp_path / "empty").mkdir()
+    for nowhere in ("empty", "nowhere"):
+        run = tool("--state", str(tmp_path / "t.json"), "--follow", str(tmp_path / nowhere))
+        assert (run.returncode, run.stderr.splitlines()[-1][:6]) == (2, "soak: ")
+        assert f"{nowhere}: git rev-parse" in run.stderr
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -8,10 +8,10 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 from soaking.clones import Following, Here
@@ -62,7 +62,10 @@ class Campaign:
         self._left_over = list(file.state.open)
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._processes: dict[Process, str] = {}
+        self._processes: set[Process] = set()
+        self._commits: Counter[str] = Counter()  # of pieces that are under way
+        self._refreshing = threading.Lock()  # apart from the other one, since the check of a new commit takes minutes
+        self._failure: Exception | None = None
         self._began = time.monotonic()
         self._soaked_before = file.state.soaked_s
 
@@ -71,6 +74,7 @@ class Campaign:
 
         Raises:
             KeyboardInterrupt: somebody wanted it to end; what is under way is done at the next start.
+            RuntimeError: a worker cannot go on.
         """
         workers = [
             threading.Thread(target=self._work, name=f"worker {number}", daemon=True) for number in range(self._wish.jobs)
@@ -81,27 +85,44 @@ class Campaign:
             for worker in workers:
                 worker.join()
         except BaseException:
-            self._ended.set()
-            with self._lock:
-                for process in self._processes:
-                    process.send_signal(signal.SIGINT)
+            self._end()
             for worker in workers:
                 worker.join(LETTING_GO_S)
             raise
         finally:
             with self._lock:
                 self._write()
+        if self._failure is not None:
+            what = f"{type(self._failure).__name__}: {self._failure}"
+            raise RuntimeError(f"a worker cannot go on: {what}") from self._failure
+
+    def _end(self) -> None:
+        self._ended.set()
+        with self._lock:
+            for process in self._processes:
+                process.send_signal(signal.SIGINT)
 
     # ---- workers ---------------------------------------------------------------------------------------------------------
     def _work(self) -> None:
-        while not self._ended.is_set() and time.monotonic() - self._began < self._wish.minutes * 60:
-            with self._lock:
+        try:
+            while not self._ended.is_set() and time.monotonic() - self._began < self._wish.minutes * 60:
                 self._refresh()
-                piece = self._take()
-                root, commit = self._place.current()
-                self._write()
+                self._do_a_piece()
+        except Exception as error:  # noqa: BLE001 - whatever it is: the others shall not go on as if nothing were
+            self._failure = self._failure or error
+            self._end()
+
+    def _do_a_piece(self) -> None:
+        with self._lock:
+            if self._ended.is_set():
+                return
+            root, commit = self._place.current()
+            self._commits[commit] += 1
+            piece = self._take(root)
+            self._write()
+        try:
             started = time.monotonic()
-            result, log = perform(piece, root, PIECE_S_MAX, partial(self._known, commit))
+            result, log = perform(piece, root, PIECE_S_MAX, self._known)
             if self._ended.is_set():
                 return
             with self._lock:
@@ -110,21 +131,29 @@ class Campaign:
                     self._keep(piece, doubt, commit, log)
                 self._file.state.close(piece, result, commit, time.monotonic() - started, kept)
                 self._write()
+        finally:
+            with self._lock:
+                self._commits[commit] -= 1
 
     def _refresh(self) -> None:
-        why = self._place.refresh()
-        if why is not None:
-            commit, _, reason = why.partition(": ")
-            self._file.state.refuse(Refused(_now(), commit, reason))
-        if isinstance(self._place, Following):
-            self._place.remove_others(set(self._processes.values()))
+        if not self._refreshing.acquire(blocking=False):
+            return  # another worker is at it
+        try:
+            why = self._place.refresh()
+            with self._lock:
+                if why is not None:
+                    commit, _, reason = why.partition(": ")
+                    self._file.state.refuse(Refused(_now(), commit, reason))
+                if isinstance(self._place, Following):
+                    self._place.remove_others({commit for commit, pieces in self._commits.items() if pieces})
+        finally:
+            self._refreshing.release()
 
-    def _take(self) -> Piece:
+    def _take(self, root: Path) -> Piece:
         """The next piece; it counts as open from now on."""
         if self._left_over:
             return self._left_over.pop(0)
         state, wish = self._file.state, self._wish
-        root, _ = self._place.current()
         if self._is_due("chaos", wish.chaos_share) and (wish.chaos_share >= 1 or not _overloaded()):
             piece = chaos_piece(state.next_chaos)
             state.next_chaos += 1
@@ -143,14 +172,16 @@ class Campaign:
         return share >= 1 or spent[kind] < share * sum(spent.values())
 
     @contextlib.contextmanager
-    def _known(self, commit: str, process: Process) -> Iterator[None]:
+    def _known(self, process: Process) -> Iterator[None]:
         with self._lock:
-            self._processes[process] = commit
+            self._processes.add(process)
+            if self._ended.is_set():  # meanwhile
+                process.send_signal(signal.SIGINT)
         try:
             yield
         finally:
             with self._lock:
-                del self._processes[process]
+                self._processes.remove(process)
 
     # ---- what is kept ----------------------------------------------------------------------------------------------------
     def _keep(self, piece: Piece, found: Found, commit: str, log: str) -> Violation:

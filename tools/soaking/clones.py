@@ -44,7 +44,7 @@ class Following:
         every_s: look for a new commit at most so often.
 
     Raises:
-        RuntimeError: the first commit does not pass the quick check.
+        RuntimeError: the first commit does not pass the quick check, or git fails.
     """
 
     def __init__(self, source: Path, folder: Path, every_s: float) -> None:
@@ -54,18 +54,22 @@ class Following:
         self._commit = ""
         self._refused: set[str] = set()
         self._looked_at = time.monotonic() - every_s
-        self._in_use: dict[str, float] = {}
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         if (why := self.refresh()) is not None:
             raise RuntimeError(why)
 
     def current(self) -> tuple[Path, str]:
-        """Where the next piece runs, and the commit."""
-        return self._folder / self._commit, self._commit
+        """Where the next piece runs, and the commit. May be called while another thread is in ``refresh``."""
+        commit = self._commit
+        return self._folder / commit, commit
 
     def refresh(self) -> str | None:
-        """Go on to a new commit, if it is time and there is one; why it was refused, if it was."""
+        """Go on to a new commit, if it is time and there is one; why it was refused, if it was. That may take minutes.
+
+        Raises:
+            RuntimeError: git fails.
+        """
         if time.monotonic() - self._looked_at < self._every_s:
             return None
         self._looked_at = time.monotonic()
@@ -99,4 +103,12 @@ def quick_check(root: Path) -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    except subprocess.CalledProcessError as error:
+        msg = f"{folder}: git {' '.join(arguments)}: {error.stderr.strip() or error}"
+        raise RuntimeError(msg) from error
+    except OSError as error:
+        msg = f"{folder}: git {' '.join(arguments)}: {error}"
+        raise RuntimeError(msg) from error
+    return done.stdout.strip()
