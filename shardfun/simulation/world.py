@@ -385,8 +385,7 @@ class World:
             raise Violation("liveness", "the run ended with records that were not published")
         if workload.orders is not None:
             workload.orders.check_end(view)
-        if not workload.endless:
-            self._around.workload.judge_end(view, published)
+        workload.judge_end(view, published)
         if self._around.executed < self.options.messages_min:
             raise Violation("correctness", f"only {self._around.executed} messages were delivered: the run proves too little")
 

@@ -120,7 +120,7 @@ class Application(Workload):
             if check is not None:
                 self._ask(kind, check, view, last=True)
 
-    def check_end(self, view: CheckpointView, published: list[Any]) -> None:
+    def check_end(self, view: CheckpointView, published: list[Any], *, ended: bool) -> None:
         """``judge_end`` does it."""
 
     def _ask(self, kind: str, check: Check, view: CheckpointView, *, last: bool) -> None:

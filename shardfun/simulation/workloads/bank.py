@@ -8,6 +8,7 @@ fails is a dead letter, once.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -163,9 +164,15 @@ class Bank(Workload):
         unusable = sum(1 for letter in view.letters if letter["target"][0] == f"ingress/{MAIN}")
         same("unusable", unusable, sum(1 for record in admitted if "unroutable" in record or "unreadable" in record))
 
-    def check_end(self, view: CheckpointView, published: list[Any]) -> None:
+    def check_end(self, view: CheckpointView, published: list[Any], *, ended: bool) -> None:
         """See ``Workload``."""
         accounts = list(view.of_type("bank/account"))
+        emitters = Counter(id for _, id, _ in published)
+        same("publishers", emitters, Counter({id: fields["emitted"] for id, fields in accounts if fields["emitted"]}))
+        strange = [item for item in published if item[0] != "closed" and not (item[0] == "deposit" and item[2] % 5 == 0)]
+        same("records that nobody has emitted", strange, [])
+        if not ended:
+            return
         (books,) = (fields for _, fields in view.of_type("bank/auditor"))
         same("closed accounts", books["closed"], len(accounts))
         same("closing sum", books["closing_sum"], sum(fields["balance"] for _, fields in accounts))

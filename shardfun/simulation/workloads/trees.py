@@ -280,7 +280,7 @@ class Trees(Workload):
         if not excused:
             wrong(f"a message to {place} is a dead letter, and should not fail: {letter['reason']}")
 
-    def check_end(self, view: CheckpointView, published: list[Any]) -> None:
+    def check_end(self, view: CheckpointView, published: list[Any], *, ended: bool) -> None:  # noqa: ARG002 - nothing is told at the end
         """See ``Workload``."""
         same("published records", len(published), self._found(view).emitted)
         for (place, tag), count in Counter(map(tuple, published)).items():

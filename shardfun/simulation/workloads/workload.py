@@ -103,8 +103,11 @@ class Workload(ABC):
         """
 
     @abstractmethod
-    def check_end(self, view: CheckpointView, published: list[Any]) -> None:
-        """Judge the last checkpoint of a bounded run, and all that was published.
+    def check_end(self, view: CheckpointView, published: list[Any], *, ended: bool) -> None:
+        """Judge the last checkpoint of a run, and all that was published.
+
+        Args:
+            ended: the input has come to its end, and functions were told so; otherwise the node was only stopped.
 
         Raises:
             Violation: as above.
@@ -182,7 +185,7 @@ class Workload(ABC):
         same("balls in play", {ball: count for ball, count in found.items() if count}, {})
 
     def judge_end(self, view: CheckpointView, published: Mapping[tuple[str, int], list[bytes]]) -> None:
-        """Judge the last checkpoint of a bounded run.
+        """Judge the last checkpoint of a run.
 
         Args:
             published: by egress and shard, what its sink holds.
@@ -190,7 +193,9 @@ class Workload(ABC):
         Raises:
             Violation: as above.
         """
-        self.check_end(view, [cbor2.loads(record) for records in published.values() for record in records])
+        own = (records for (name, _), records in published.items() if name == self.egress)
+        decoded = [cbor2.loads(record) for records in own for record in records]
+        self.check_end(view if self.orders is None else self.orders.take_out(view), decoded, ended=not self.endless)
 
     def replayed(self, letter: dict[str, Any]) -> None:  # noqa: B027 - most need not know
         """From now on a dead letter may be sent again, behind messages that were sent after it."""
