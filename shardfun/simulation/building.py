@@ -94,6 +94,7 @@ def figures_of(around: Surroundings, operator: Operator | None) -> dict[str, flo
         "stale_frames": events["stale"],
         "call_steps": events["call"],
         "restarts": events["restart"],
+        "shut_sinks": events["sink fails"],
         "careful_starts": events["careful"],
         "repeated_records": sum(sink.repeated for sink in around.sinks.values()),
         **({} if operator is None else operator.counts),

@@ -24,11 +24,24 @@ class Doors:
     def attach(self, core: ShardCore) -> None:
         """A new incarnation: go on where its checkpoint was."""
         self._throttled = False
-        for publisher in self._publishers:
-            publisher.attach(core)
         if self._log is not None:
             self._log.open(core.positions.get(HTTP_INGRESS))
         self._announce_finished(core)
+        for publisher in self._publishers:
+            publisher.attach(core)
+
+    def open_step(self, core: ShardCore) -> bool:
+        """A step of opening one of the sinks; whether there was one.
+
+        Raises:
+            EgressError: a sink cannot be opened.
+        """
+        return any(publisher.open_step(core) for publisher in self._publishers)
+
+    @property
+    def opening(self) -> bool:
+        """Whether there are sinks that are not open yet."""
+        return any(publisher.opening for publisher in self._publishers)
 
     def read(self, core: ShardCore) -> bool:
         """Read a batch from one of the ingresses, while there is room."""

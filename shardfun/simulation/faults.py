@@ -47,6 +47,7 @@ POINTS = BOOT_POINTS | {
     "publishing",
     "published",
     "publish noted",
+    "sink opened",
     "letters",
     "intake written",
     "intake marked",
@@ -229,6 +230,11 @@ class Faults:
     def slow_s(self) -> float:
         """How long the disk takes for the next job, if it takes long."""
         return self.detail.choice((0.02, 0.3, 2.0)) if self._happens("slow") else 0.0
+
+    @property
+    def sink_stays_shut(self) -> bool:
+        """Whether a sink cannot be opened."""
+        return self._happens("shut")
 
     @property
     def sink_refuses(self) -> bool:

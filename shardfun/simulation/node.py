@@ -28,6 +28,8 @@ class Node:
         self.stores = [self._store(shard) for shard in range(shards)]
         self.processes: list[ShardProcess | None] = [None] * shards
         self.supervisor: Supervisor | None = None
+        self.boots_at = 0.0
+        """Nobody starts it before; virtual seconds."""
         self._booting = False
         """There is a supervisor that has not read yet what is stored."""
         self._unnoticed: list[tuple[ShardProcess, str]] = []

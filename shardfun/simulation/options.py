@@ -42,6 +42,7 @@ class Rates:
         sink: a sink does not take records (per attempt).
         sink_error: a sink says that it has failed, and has written all, some or none of them (per attempt).
         down: a sink takes nothing for a while.
+        shut: a sink cannot be opened (per attempt).
         door: the door is killed.
         log: a step on the disk of the intake log fails (per write).
         late: a control message arrives once more, later (per message).
@@ -74,6 +75,7 @@ class Rates:
     log: float
     late: float
     stale: float
+    shut: float = 0.0
     disk: float = 0.0
     slow: float = 0.0
     outage: float = 0.0
@@ -160,6 +162,7 @@ def draw(seed: int, workload: str | None = None) -> Options:
     """
     chance = random.Random(seed * 1_000_003 + 17)
     more = random.Random(seed * 1_000_003 + 18)  # for what was added later: what was drawn before stays as it is
+    last = random.Random(f"{seed} last")  # for what was added behind that
     drawn = chance.choice(WORKLOADS)
     shards = chance.choice((1, 2, 2, 3, 3, 4, 5))
     window = chance.choice((1, 1, 2, 3, 4))
@@ -178,7 +181,7 @@ def draw(seed: int, workload: str | None = None) -> Options:
             idle_interval=chance.choice((1.0, 4.0)),
             repeat=chance.choice((0.2, 1.5)),
         ),
-        rates=_rates(chance, more),
+        rates=_rates(chance, more, last),
         plain_runners=chance.random() < 0.3,
         encoded_deltas=chance.random() < 0.15,
         pipe_frames=window + chance.choice((1, 2, 6)),
@@ -197,7 +200,7 @@ def draw(seed: int, workload: str | None = None) -> Options:
         operator=more.random() < 0.5,
         hot=more.random() < 0.25,
         rounded_ms=more.choice((0, 0, 0, 700)),
-        careful=random.Random(f"{seed} careful").random() < CAREFUL_SHARE,
+        careful=last.random() < CAREFUL_SHARE,
     )
     return _on_files(options, random.Random(f"{seed} files"))
 
@@ -256,7 +259,7 @@ def _limits(chance: random.Random, window: int) -> Limits:
     )
 
 
-def _rates(chance: random.Random, more: random.Random) -> Rates:
+def _rates(chance: random.Random, more: random.Random, last: random.Random) -> Rates:
     return Rates(
         crash=chance.choice((2e-4, 4e-4, 8e-4)),
         supervisor=chance.choice((0.0, 1e-4, 2e-4)),
@@ -284,4 +287,5 @@ def _rates(chance: random.Random, more: random.Random) -> Rates:
         log=more.choice((0.0, 0.05, 0.2)),
         late=chance.choice((0.02, 0.1, 0.3)),
         stale=chance.choice((0.4, 0.9)),
+        shut=last.choice((0.0, 0.0, 0.02)),
     )

@@ -85,6 +85,7 @@ class ShardProcess:
         self._reported_cut = -1
         self._urgent_cut = -1
         self._finishing = False
+        self._ready = False
         self._looks = Looks(
             store,
             lambda run, done: self._storage.submit(Job("read", run, done)),
@@ -233,10 +234,26 @@ class ShardProcess:
         self.core = core
         self._previous = None
         self._reported_cut = self._urgent_cut = -1
-        self._channels.attach()
         self._doors.attach(core)
-        self.send_control(Ready(message.incarnation, {}, []))
-        self.note("ready", f"in {message.incarnation} with {core.dispatcher.waiting} messages")
+        self._ready = False
+        self._become_ready(core)
+
+    def open_sinks(self) -> bool:
+        """A step of opening the sinks, behind which the process is ready."""
+        core = self.core
+        if core is None or self._ready:
+            return False
+        worked = self._doors.open_step(core)
+        self._become_ready(core)
+        return worked
+
+    def _become_ready(self, core: ShardCore) -> None:
+        if self._doors.opening:
+            return
+        self._ready = True
+        self._channels.attach()
+        self.send_control(Ready(core.incarnation, {}, []))
+        self.note("ready", f"in {core.incarnation} with {core.dispatcher.waiting} messages")
 
     def _start(self, message: Start) -> None:
         if self.core is None or self.core.incarnation != message.incarnation or self.running:

@@ -1,6 +1,7 @@
 """A simulated publisher of one egress of one shard: takes what may go out, hands it to the sink, then hears that it is there.
 
-Three steps, so that a process can die between any two of them, with a part of the records in the sink.
+Three steps, so that a process can die between any two of them, with a part of the records in the sink. In each incarnation the sink
+is opened first, behind what is still under way: two steps more.
 """
 
 from __future__ import annotations
@@ -22,16 +23,37 @@ class Publisher:
         self._sink = around.sinks[egress, shard]
         self._records: list[bytes] = []
         self._handed_over = False
+        self.opening = False
+        """In this incarnation the sink has not been opened yet."""
+        self._there: int | None = None
 
     def attach(self, core: ShardCore) -> None:
-        """A new incarnation: what was under way is finished first, then the sink is opened at what the checkpoint knows."""
-        if self._records and not self._handed_over:
-            self._sink.publish(self._records)
-        self._records, self._handed_over = [], False
+        """A new incarnation: the sink has to be opened at what the checkpoint knows."""
         log = core.egress[self._egress]
-        there = self._sink.open(log.published, log.publishable(len(log.pending)))
-        if there:
-            core.published(self._egress, there)
+        self._open_at = log.published, log.publishable(len(log.pending))
+        self.opening, self._there = True, None
+        if self._handed_over:
+            self._records, self._handed_over = [], False
+
+    def open_step(self, core: ShardCore) -> bool:
+        """The next step of opening; whether there was one.
+
+        Raises:
+            EgressError: the sink cannot be opened, for which a node stops.
+        """
+        if not self.opening:
+            return False
+        if self._records:  # of the incarnation before: whether that goes well is of no interest any more
+            self._hand_over()
+            self._records = []
+        elif self._there is None:
+            self._there = self._sink.open(*self._open_at, self._around.trace.now, fails=self._around.faults.sink_stays_shut)
+        else:
+            self.opening = False
+            if self._there:
+                core.found_published(self._egress, self._there)
+            self._around.note(self._who, "sink opened", f"{self._egress}, {self._there} records are there")
+        return True
 
     def step(self, core: ShardCore) -> bool:
         """The next of the three steps; whether there was one."""

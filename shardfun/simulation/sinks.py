@@ -32,8 +32,18 @@ class Sink:
         self._counts = counts
         self._next = 0
 
-    def open(self, published: PublishedPosition, pending: Sequence[bytes]) -> int:
-        """Connect; how many of the ``pending`` records are there already."""
+    def open(self, published: PublishedPosition, pending: Sequence[bytes], now: float = 0.0, *, fails: bool = False) -> int:
+        """Connect; how many of the ``pending`` records are there already.
+
+        Args:
+            now: virtual seconds.
+            fails: it refuses.
+
+        Raises:
+            EgressError: it refuses; or it is down, and has to say how much it holds.
+        """
+        if fails or (self._counts and now < self.down_until):
+            raise EgressError(f"{self._name}: cannot be opened")
         if len(self.records) < published.records:
             wrong(f"{self._name}: {published.records} records count as published, the sink has {len(self.records)}")
         there = min(len(pending), len(self.records) - published.records) if self._counts else 0

@@ -26,6 +26,7 @@ SHARD_WORK: tuple[tuple[str, float, Work, str], ...] = (
     ("storage", 6, ShardProcess.store_result, "store_step"),
     ("ingress", 4, ShardProcess.ingest, "take_control send flush fill execute pass_time call_result publish store_result"),
     ("egress", 5, ShardProcess.publish, "take_control checkpoint store_result"),
+    ("egress", 8, ShardProcess.open_sinks, "store_result"),
     ("run", 6, ShardProcess.pass_time, "take_control execute ingest call_result store_result"),
     ("calls", 8, ShardProcess.call_step, "take_control receive execute ingest pass_time call_result store_result"),
     ("calls", 8, ShardProcess.call_result, "execute pass_time call_step"),
@@ -58,7 +59,7 @@ WITHOUT_FLUSH = bits_of("send", "flush")
 DISK_WORKS = bits_of("store_step")
 """It goes on when its time has come, whatever else happens."""
 
-STOPPED_KINDS = bits_of("take_control", "store_step", "store_result")
+STOPPED_KINDS = bits_of("take_control", "store_step", "store_result", "open_sinks")
 """What a process does that has no world running."""
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from shardfun.core.coordinator import State
-from shardfun.errors import StorageError
+from shardfun.errors import EgressError, StorageError
 from shardfun.simulation.building import figures_of, operator_of, surroundings_of
 from shardfun.simulation.door import WHO as DOOR
 from shardfun.simulation.faults import Faults
@@ -166,6 +166,8 @@ class World:
                 self._do_something()
             except StorageError as error:
                 self._repairs.failed(error)
+            except EgressError as error:
+                self._repairs.sink_failed(error)
         if self.faults.victim is not None:
             self.faults.hit(self.faults.victim_of, had_effect=self.node.kill_by_name(self.faults.victim))
             self.faults.victim = None
@@ -197,6 +199,8 @@ class World:
             if self.node.supervisor.wake_at < math.inf:
                 yield max(self.node.supervisor.wake_at, self.node.supervisor.asleep_until)
             yield from self.node.silence_ends()
+        if self.node.supervisor is None and self.node.boots_at > self.trace.now:
+            yield self.node.boots_at
         yield from (sink.down_until for sink in self._around.sinks.values() if sink.down_until > self.trace.now)
         if self._around.intake is not None:
             yield from self._around.intake.wake_times()
@@ -267,7 +271,7 @@ class World:
         return self._supervisor is not None and (self.node.notice_silence() or self.node.notice_death())
 
     def _boot(self) -> bool:
-        if self.node.supervisor is not None or self.chance.random() < 0.9:
+        if self.node.supervisor is not None or self.trace.now < self.node.boots_at or self.chance.random() < 0.9:
             return False
         self.node.boot()
         return True
@@ -320,6 +324,7 @@ class World:
             self._operator.active = False
         for sink in self._around.sinks.values():
             sink.down_until = 0.0
+        self.node.boots_at = 0.0
         self._around.open_share = 1.0
         self._shard_table = _table([(shard, min(speed, HEALED_SPEED_MAX)) for shard, speed in enumerate(self.options.speeds)])
         self._agenda = Agenda(dict.fromkeys(PACES, 1.0))

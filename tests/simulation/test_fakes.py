@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from contextlib import nullcontext
 
 import pytest
 
+from shardfun.errors import EgressError
 from shardfun.model.doors import PublishedPosition
 from shardfun.simulation.disk import StoredManifest, SupervisorDisk
 from shardfun.simulation.network import Network
@@ -65,6 +67,17 @@ def test_a_repeat_is_counted_and_compared() -> None:
     sink.publish([b"b", b"c"])
     assert sink.records == complete
     assert sink.repeated == 1
+
+
+@pytest.mark.parametrize("counts", [False, True])
+def test_a_sink_that_is_down_opens_unless_it_has_to_say_what_it_holds(counts: bool) -> None:  # noqa: FBT001
+    sink = Sink("log", [], counts=counts)
+    sink.down_until = 1.0
+    with pytest.raises(EgressError) if counts else nullcontext():
+        sink.open(PublishedPosition(0, 0), [], now=0.5)
+    with pytest.raises(EgressError):
+        sink.open(PublishedPosition(0, 0), [], now=2.0, fails=True)
+    assert sink.open(PublishedPosition(0, 0), [], now=2.0) == 0
 
 
 def test_a_sink_that_counts_gets_nothing_twice() -> None:
