@@ -19,10 +19,10 @@ import trio
 
 from shardfun.errors import BacklogFullError, PayloadTypeError, ProtocolError, StorageError, UnavailableError
 from shardfun.intake.bells import Ringer
-from shardfun.intake.entries import Entry, MessageEntry, Reply, RequestEntry, decode_entry, encode_entry, slot_of_entry
+from shardfun.intake.entries import Entry, MessageEntry, Reply, RequestEntry, encode_entry, slot_of_entry
 from shardfun.intake.log import CONSUMED, SEGMENT_BYTES, LogWriter, frame_bytes, log_exists
-from shardfun.intake.log_files import CONTENT_BYTES_MAX, load_mark, scan, segments
-from shardfun.intake.pending import PendingKeys
+from shardfun.intake.log_files import CONTENT_BYTES_MAX, load_mark
+from shardfun.intake.pending import PendingKeys, find_pending
 from shardfun.intake.replies import ReplyRecord, ReplyStream, replies_path
 from shardfun.state.files import storage_error
 from shardfun.state.filesystem import FILE_MODE
@@ -131,20 +131,8 @@ class Intake:
         """In a thread: open the log, and look what in it may not be processed yet."""
         self._writer.open()
         self._opened = True
-        mark = load_mark(self._folder / CONSUMED)
-        consumed = 0 if mark is None else min(mark.offset, self._writer.durable)
-        starts = segments(self._folder)
-        begin = max(consumed, starts[0]) if starts else consumed
-        for item in scan(self._folder, begin, self._writer.durable):
-            try:
-                entry = decode_entry(item.content)
-            except ProtocolError:
-                continue  # the shard that it is for will say so
-            if isinstance(entry, RequestEntry) and not entry.anonymous:
-                self._keys.add(entry.key, entry.digest)
-                self._keys.written(entry.key, entry.digest, item.end)
+        self._consumed = find_pending(self._folder, self._writer.durable, self._keys)
         self._end = self._writer.durable
-        self._consumed = consumed
 
     def _close(self) -> None:
         self._opened = False

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
+
+from shardfun.errors import ProtocolError
+from shardfun.intake.entries import RequestEntry, decode_entry
+from shardfun.intake.log import CONSUMED
+from shardfun.intake.log_disk import REAL_LOG_DISK, LogDisk
+from shardfun.intake.log_files import load_mark, scan, segments
+
 
 class PendingKeys:
     """Keys with the digest of their first request. Bounded by the log, whose backlog has a limit."""
@@ -54,3 +63,26 @@ class PendingKeys:
     def _forget(self, key: str) -> None:
         if key not in self._waiting and key not in self._ends:
             del self._digests[key]
+
+
+def find_pending(folder: Path, durable: int, keys: PendingKeys, disk: LogDisk = REAL_LOG_DISK) -> int:
+    """Add the keys that are in a log and perhaps not processed yet; up to where complete checkpoints have read it for certain.
+
+    Args:
+        durable: where the log ends.
+
+    Raises:
+        CorruptionError: the log is damaged.
+        StorageError: it cannot be read.
+    """
+    mark = load_mark(folder / CONSUMED, disk)
+    consumed = 0 if mark is None else min(mark.offset, durable)
+    starts = segments(folder, disk)
+    begin = max(consumed, starts[0]) if starts else consumed
+    for item in scan(folder, begin, durable, disk):
+        with suppress(ProtocolError):  # the shard that it is for will say so
+            entry = decode_entry(item.content)
+            if isinstance(entry, RequestEntry) and not entry.anonymous:
+                keys.add(entry.key, entry.digest)
+                keys.written(entry.key, entry.digest, item.end)
+    return consumed

@@ -11,13 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from shardfun.errors import ProtocolError, StorageError
+from shardfun.errors import StorageError
 from shardfun.intake.bells import Bell
-from shardfun.intake.entries import Entry, RequestEntry, decode_entry, encode_entry, slot_of_entry
+from shardfun.intake.entries import Entry, RequestEntry, encode_entry, slot_of_entry
 from shardfun.intake.log import CONSUMED, LogWriter, log_exists
-from shardfun.intake.log_files import load_mark, scan, segments
-from shardfun.intake.pending import PendingKeys
-from shardfun.intake.replies import ReplyRecord
+from shardfun.intake.log_files import load_mark
+from shardfun.intake.pending import PendingKeys, find_pending
 from shardfun.simulation.faults import Faults
 from shardfun.simulation.files import ProcessDeath
 from shardfun.simulation.log_disk import LogHands, LogMachine
@@ -66,7 +65,6 @@ class Door:
 
     Args:
         bells: of the shards.
-        replied: gets what comes for the clients that wait.
     """
 
     def __init__(
@@ -75,10 +73,7 @@ class Door:
         bells: list[SimulatedBell],
         faults: Faults,
         trace: Trace,
-        replied: Callable[[ReplyRecord], None],
     ) -> None:
-        self.alive = True
-        self.replied = replied
         self._hands = LogHands(machine)
         self._bells = bells
         self._faults = faults
@@ -108,6 +103,8 @@ class Door:
             return self._write()
         if not self._opened and (self._posts or log_exists(FOLDER, self._hands)):
             return self._open()
+        if self._posts:
+            self._look_consumed()
         while self._posts and len(self._writing) < GROUP_MAX:
             self._take(self._posts.popleft())
         return "taken" if self._writing or self._written else None
@@ -134,16 +131,7 @@ class Door:
         finally:
             self._hands.fails = None
         self._opened = True
-        mark = load_mark(FOLDER / CONSUMED, self._hands)
-        consumed = 0 if mark is None else min(mark.offset, self._writer.durable)
-        starts = segments(FOLDER, self._hands)
-        begin = max(consumed, starts[0]) if starts else consumed
-        for item in scan(FOLDER, begin, self._writer.durable, self._hands):
-            with suppress(ProtocolError):
-                entry = decode_entry(item.content)
-                if isinstance(entry, RequestEntry) and not entry.anonymous:
-                    self._keys.add(entry.key, entry.digest)
-                    self._keys.written(entry.key, entry.digest, item.end)
+        find_pending(FOLDER, self._writer.durable, self._keys, self._hands)
         return "log opened"
 
     def _write(self) -> str:
@@ -173,7 +161,7 @@ class Door:
     def _append(self, posts: list[Post]) -> int:
         return self._writer.append([(slot_of_entry(post.entry), encode_entry(post.entry)) for post in posts])
 
-    def look_consumed(self) -> None:
+    def _look_consumed(self) -> None:
         """Complete checkpoints may have read further."""
         mark = load_mark(FOLDER / CONSUMED, self._hands)
         if mark is not None:
@@ -186,5 +174,4 @@ class Door:
             with suppress(ProcessDeath, StorageError):
                 self._append(self._writing)
         self._hands.kill()
-        self.alive = False
         return [*(post for post, _ in self._written), *self._writing, *self._posts]

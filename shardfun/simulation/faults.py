@@ -50,7 +50,6 @@ POINTS = BOOT_POINTS | {
     "sink opened",
     "letters",
     "intake written",
-    "intake marked",
     "trimmed",
     "finish",
 }
@@ -64,7 +63,6 @@ MACHINE = "machine"
 
 PAUSE_STEPS_MAX = 500
 CLOCK_SETS_S = (0.05, 0.5, 4.0)
-CURSED_OF = 3
 CALL_BREAKS = 0.01
 CALL_TIMES_OUT = 0.03
 
@@ -98,9 +96,10 @@ class Faults:
 
     Args:
         only: names of the faults that strike, whatever the rates; ``None``: those that are drawn.
+        shards: how many there are.
     """
 
-    def __init__(self, rates: Rates, seed: int, only: Collection[str] | None = None) -> None:
+    def __init__(self, rates: Rates, seed: int, only: Collection[str] | None = None, shards: int = 1) -> None:
         self.active = True
         self.victim: str | None = None
         """Who reached a named point and has to die for it."""
@@ -121,7 +120,7 @@ class Faults:
         self._asked: dict[str, int] = {}
         self._of_steps = [(kind, getattr(rates, kind)) for kind in STEP_FAULTS]
         self._any_of_steps = sum(rate for _, rate in self._of_steps)
-        self._cursed = seed % CURSED_OF
+        self._cursed = seed % shards
         """The shard that may die at every start."""
 
     def heal(self) -> None:

@@ -58,7 +58,7 @@ class Intake:
         if door is None:
             if self._chance.random() < 0.9:
                 return None
-            self._door = Door(self._machine, self._bells, self._faults, self._trace, self.clients.replied)
+            self._door = Door(self._machine, self._bells, self._faults, self._trace)
             return "door starts"
         if self._chance.random() < 0.3 and self.clients.act(door, share):
             return ""

@@ -384,7 +384,7 @@ class ShardProcess:
                 self._around.faults.before_apply(self._store)
             done = self._storage.work()
         events = {"write": "delta written", "apply": "applied", "recover": "recovered"}
-        self.note(events.get(kind, kind), "" if done == kind else "failed, again")
+        self.note(events.get(kind, kind) if done == kind else str(done))
         return True
 
     def _disk_is_done(self) -> bool:

@@ -44,7 +44,7 @@ class StorageThread:
         return self._jobs[0].kind if self._jobs else None
 
     def work(self, trouble: Trouble | None = None) -> str | None:
-        """The disk does the next job; what kind it was. A failed apply, redo or flush stays and is tried again.
+        """The disk does the next job; what kind it was, and whether it ``failed``. A failed apply or redo stays and is tried again.
 
         Args:
             trouble: what goes wrong, for a store of files; its process ends if it cannot recover.
@@ -56,6 +56,7 @@ class StorageThread:
         if not self._jobs:
             return None
         job = self._jobs[0]
+        done = job.kind
         try:
             result = self._store.run(job.run, trouble) if isinstance(self._store, FileStore) else job.run()
         except CorruptionError:
@@ -66,12 +67,12 @@ class StorageThread:
             self._check(error)
             if job.kind in {"apply", "recover"}:
                 return f"{job.kind} failed"
-            result = error
+            result, done = error, f"{job.kind} failed"
         if isinstance(result, Failed) and isinstance(result.error, StorageError):
             self._check(result.error)
         self._jobs.popleft()
         self._results.append((job, result))
-        return job.kind
+        return done
 
     def _check(self, error: StorageError) -> None:
         """An error that is handled must have a reason, too."""

@@ -96,11 +96,17 @@ class Strikes:
             self._losses += [(receiver, sender, incarnation), (sender, receiver, incarnation)]
         return True
 
+    def _hears(self, shard: int) -> bool:
+        process = self._node.processes[shard]
+        return process is None or process.asleep_until <= self._trace.now
+
     def notice_loss(self) -> bool:
         """A shard hears that a pipe of it is broken; whether there was one."""
-        if not self._losses:
+        awake = [loss for loss in self._losses if self._hears(loss[0])]
+        if not awake:
             return False
-        shard, peer, incarnation = self._losses.pop(0)
+        self._losses.remove(awake[0])
+        shard, peer, incarnation = awake[0]
         process = self._node.processes[shard]
         if process is not None and process.running_core is not None and process.running_core.incarnation == incarnation:
             process.lose(peer)

@@ -92,7 +92,7 @@ class World:
         """Once the run has ended."""
         self.trace = Trace(out, self._where)
         self.chance = random.Random(options.seed + SCHEDULE * options.schedule)
-        self.faults = Faults(options.rates, options.seed, options.faults)
+        self.faults = Faults(options.rates, options.seed, options.faults, options.shards)
         self._around = surroundings_of(options, make(options), self.trace, self.chance, self.faults, follow)
         self.checker = self._around.checker
         self._operator = operator_of(self._around) if options.operator else None
@@ -280,13 +280,17 @@ class World:
         late = self._around.controls.late
         if not late or self.chance.random() < 0.7:
             return False
-        message = late.pop(self.chance.randrange(len(late)))
+        place = self.chance.randrange(len(late))
+        message = late[place]
+        supervisor, process = self.node.supervisor, self.node.processes[message.shard]
+        receiver = process if message.to_shard else supervisor
+        if receiver is not None and receiver.asleep_until > self.trace.now:
+            return False  # it is read when the process goes on
+        del late[place]
         if not message.to_shard:
-            if self.node.supervisor is not None:
-                self.node.supervisor.handle(message.shard, message.raw)
-            return True
-        process = self.node.processes[message.shard]
-        if process is not None:
+            if supervisor is not None:
+                supervisor.handle(message.shard, message.raw)
+        elif process is not None:
             process.handle(message.raw)
             self._wake(message.shard)
         return True
