@@ -65,3 +65,44 @@ def test_it_fuzzes_and_keeps_a_corpus(tmp_path: Path) -> None:
     minimised = run("--folder", tmp_path, "--minimise", "ordered-key")
     assert f"{before} inputs before" in minimised.stdout
     assert 0 < len(list((tmp_path / "corpus" / "ordered-key").iterdir())) <= before
+
+
+FUZZER = """
+import contextlib, os, pathlib, sys
+
+def instrument_imports(**_):
+    return contextlib.nullcontext()
+
+def Setup(arguments, one):
+    global prefix
+    prefix = next(text.partition("=")[2] for text in arguments if text.startswith("-artifact_prefix"))
+
+def Fuzz():
+    HOW
+"""
+CRASHES = """
+    pathlib.Path(prefix + "crash-1").write_bytes(b"x")
+    print(f"artifact_prefix='{prefix}'; Test unit written to {prefix}crash-1", file=sys.stderr)
+    os._exit(77)
+"""
+
+
+def test_a_crash_that_is_known_is_found_again(tmp_path: Path) -> None:
+    """Its file is there already, with the same name."""
+    (tmp_path / "atheris.py").write_text(FUZZER.replace("HOW", CRASHES))
+    for _ in range(2):
+        finished = run("--folder", tmp_path / "fuzz", "typename", path=tmp_path)
+        assert finished.returncode == 1
+        found = tmp_path / "fuzz" / "found" / "typename-crash-1"
+        assert f"  found: {found}\n  repeat it with: tools/fuzz --repeat {found} typename" in finished.stdout
+        assert "FOUND" in finished.stdout
+
+
+def test_a_fuzzer_that_does_not_run_has_found_nothing(tmp_path: Path) -> None:
+    (tmp_path / "atheris.py").write_text(FUZZER.replace("HOW", 'raise OSError("no room")'))
+    finished = run("--folder", tmp_path / "fuzz", "typename", path=tmp_path)
+    assert (finished.returncode, "FAILED" in finished.stdout) == (2, True), finished.stdout + finished.stderr
+    log = tmp_path / "fuzz" / "logs" / "typename.txt"
+    assert str(log) in finished.stdout
+    assert "OSError: no room" in log.read_text()
+    assert list((tmp_path / "fuzz" / "found").iterdir()) == []
