@@ -130,6 +130,7 @@ class Checker:
         if core.dispatcher.waiting != expected:
             wrong(f"shard {shard}: {expected} messages to restore into mailboxes, {core.dispatcher.waiting} are there")
         self._check_unknown(core, states)
+        self._workload.restored(shard, [key for key in states if key.startswith(OPERATIONS)])
         for link in core.links:
             expected = _messages_in(queues.outboxes.get(link.peer, []))
             if core.dispatcher.outgoing(link.peer) != expected:

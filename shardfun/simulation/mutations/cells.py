@@ -98,6 +98,19 @@ def _unknown_again(original: Any) -> Any:
     return restore
 
 
+def _end_is_forgotten(original: Any) -> Any:
+    """The end of some operations is told as unknown, although nobody has died."""
+
+    def finish(self: Operations, number: int, value: Any, error: BaseException | None) -> None:
+        created, address, request = self._running[number]
+        original(self, number, value, error)
+        if created % 4 == 0:
+            rows = self._dispatcher.types[address.typename].mailbox.rows
+            rows[-1] = (*rows[-1][:-1], request.lost)
+
+    return finish
+
+
 MUTATIONS: dict[str, Mutation] = {
     "timer-stays": Mutation("a timer that has fired is not deleted", (Patch(TimerIndex, "remove", _timer_stays),)),
     "timer-goes-too-early": Mutation(
@@ -112,6 +125,9 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "busy-behind-mailbox": Mutation(
         "messages of busy addresses are stored behind younger ones", (Patch(ShardCore, "take_cut", _busy_behind_mailbox),)
+    ),
+    "end-is-forgotten": Mutation(
+        "operations end as unknown without a recovery", (Patch(Operations, "finish", _end_is_forgotten),)
     ),
     "unknown-again": Mutation(
         "the unknown end of an operation is told after each recovery", (Patch(Operations, "restore", _unknown_again),)

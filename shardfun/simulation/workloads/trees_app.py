@@ -217,7 +217,7 @@ def begin(stage: Stage, step: Step) -> None:
     stage.tag = step.node.tag
     stage.check_number(step.origin, step.number)
     stage.state.nodes += 1
-    if step.due_ms and stage.around.punctual:
+    if step.due_ms and stage.around.punctual():
         now_ms = stage.now_ms if stage.around.clock_ms is None else stage.around.clock_ms()
         if now_ms < step.due_ms:
             stage.expect("message before its time", now_ms, f"{step.due_ms} or later")

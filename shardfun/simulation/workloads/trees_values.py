@@ -96,7 +96,7 @@ class Surroundings:
         went_back: whether the clock of the runtime was ever set back.
         rounded_ms: what is sent later is due at multiples of this.
         replayed: origin and number of messages that were parked, and may come late. Never iterated.
-        punctual: delayed messages never come early (a run may be asked to fire them all at its end).
+        punctual: whether delayed messages never come early now (a run may be asked to fire them all at its end).
         timeout_s: of the calls that have one.
     """
 
@@ -110,7 +110,7 @@ class Surroundings:
         replayed: Collection[tuple[str, int]] = frozenset(),
         rounded_ms: int = 0,
         *,
-        punctual: bool = True,
+        punctual: Callable[[], bool] = lambda: True,
         timeout_s: float = 2.0,
     ) -> None:
         self.violations = violations

@@ -197,6 +197,9 @@ class Workload(ABC):
         decoded = [cbor2.loads(record) for records in own for record in records]
         self.check_end(view if self.orders is None else self.orders.take_out(view), decoded, ended=not self.endless)
 
+    def restored(self, shard: int, pending: Iterable[bytes]) -> None:  # noqa: B027 - as below
+        """A shard has restored a complete checkpoint, in which these operations are pending: keys that never come again."""
+
     def replayed(self, letter: dict[str, Any]) -> None:  # noqa: B027 - most need not know
         """From now on a dead letter may be sent again, behind messages that were sent after it."""
 
