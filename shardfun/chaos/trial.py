@@ -153,9 +153,8 @@ class Trial:
         self._verdict = verdict
         self._place = place
         self._show = show
-        self._processing_s = (
-            END_S if verdict.strict else CALM_S
-        )  # beside reading, as long as no run has shown how long it takes
+        self._processing_s = END_S if verdict.strict else CALM_S
+        """How long the node may take beside reading: a guess, until an undisturbed run has shown it."""
 
     def run(self, duration_s: float | None = None) -> Report:
         """The undisturbed run, if it is needed, and the one under faults; again, and slower, if it was over too soon.
