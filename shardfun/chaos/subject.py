@@ -15,7 +15,7 @@ from shardfun.config.loader import config_from_mapping
 from shardfun.errors import ConfigurationError, DefinitionError
 from shardfun.model.payload import MAIN_ELSEWHERE
 from shardfun.sdk.app import App
-from shardfun.sdk.importing import import_app
+from shardfun.sdk.importing import import_app, search_here
 
 NAME: Final = "chaos"
 _NOT_IMPORTABLE: Final = frozenset({"__main__", "__mp_main__", MAIN_ELSEWHERE})
@@ -54,7 +54,7 @@ def find_subject(
         ConfigurationError: a setting is wrong, or there is no such file.
         DefinitionError, ApplicationImportError: the application cannot be found or imported.
     """
-    _import_from_here()
+    search_here()
     if isinstance(what, Path) or (isinstance(what, str) and ":" not in what):
         config = load_config(what, overrides=overrides, settings=settings)
         return Subject(config, import_app(config.app), str(what))
@@ -71,12 +71,6 @@ def find_subject(
     config = config_from_mapping(plain, name=NAME, directory=Path.cwd(), overrides=overrides)
     path = os.pathsep.join(str(Path(entry or ".").absolute()) for entry in sys.path)
     return Subject(config, app, reference, {"PYTHONPATH": path})
-
-
-def _import_from_here() -> None:
-    """As the processes of the node do, which have the current folder on their path."""
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
 
 
 def _reference(app: App) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from shardfun.errors import ApplicationImportError, ConfigurationError, nearest
+from shardfun.errors import ApplicationImportError, ConfigurationError
 
 if TYPE_CHECKING:
     from shardfun.chaos.plan import Counts, Plan
@@ -227,19 +226,13 @@ def _counts(options: argparse.Namespace) -> Counts:
 
 
 def _find_check(reference: str) -> Callable[..., Any]:
+    from shardfun.sdk.importing import import_object, search_here
+
     module_name, colon, name = reference.partition(":")
     if not (module_name and colon and name):
         raise ConfigurationError(f"--check {reference}: expected MODULE:FUNCTION")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        found: Any = importlib.import_module(module_name)
-    except BaseException as error:
-        raise ApplicationImportError(f"--check {reference}: cannot be imported: {type(error).__name__}: {error}") from error
-    for part in name.split("."):
-        if not hasattr(found, part):
-            raise ApplicationImportError(f"--check {reference}: {module_name} has no {name!r}{nearest(part, vars(found))}")
-        found = getattr(found, part)
+    search_here()
+    found = import_object(reference, f"--check {reference}")
     if not callable(found):
         raise ApplicationImportError(f"--check {reference}: expected a function, got {found!r:.80}")
     checked: Callable[..., Any] = found

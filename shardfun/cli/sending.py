@@ -57,10 +57,9 @@ def outgoing(options: argparse.Namespace) -> Outgoing:
     fields: dict[str, Any] = {"target": options.typename, "id": options.id, "payload_type": options.payload_type}
     if reference.startswith("__main__:"):
         return Outgoing(data_dir, fields | {"body": body}, None)
-    from shardfun.sdk.importing import import_app
+    from shardfun.sdk.importing import import_app, search_here
 
-    if (here := str(Path.cwd())) not in sys.path:  # as for the shards, which are started with 'python -m'
-        sys.path.insert(0, here)
+    search_here()
     targets = Targets.of(import_app(reference))
     name, payload = targets.from_json(options.typename, options.id, body, options.payload_type)
     return Outgoing(data_dir, fields | {"payload_type": name, "payload": payload}, targets)

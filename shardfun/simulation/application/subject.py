@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import sys
 from collections.abc import Iterable
@@ -14,9 +13,9 @@ from shardfun.config import load_config
 from shardfun.config.schema import Config
 from shardfun.core.limits import AtEnd
 from shardfun.core.shard import IngressRoute
-from shardfun.errors import ApplicationImportError, ConfigurationError
+from shardfun.errors import ConfigurationError
 from shardfun.sdk.app import App
-from shardfun.sdk.importing import failure_of, import_app
+from shardfun.sdk.importing import import_app, import_object, search_here
 from shardfun.simulation.application import inputs
 from shardfun.simulation.application.inputs import Input
 from shardfun.testing.simulated import Simulation
@@ -171,8 +170,7 @@ def find_subject(plan: AppPlan) -> Subject:
         ApplicationImportError: it cannot be imported.
         IngressError: an input cannot be read.
     """
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
+    search_here()
     config = load_config(plan.config) if plan.config else None
     reference = plan.app or (config.app if config is not None else "")
     if ":" not in reference:
@@ -209,11 +207,7 @@ def _simulation_beside(reference: str, app: App) -> Simulation:
 
 
 def _named_simulation(place: str, app: App) -> Simulation:
-    module, _, name = _spelling(place).partition(":")
-    try:
-        found = getattr(importlib.import_module(module), name, None)
-    except BaseException as error:  # SystemExit, too
-        raise ApplicationImportError(f"--check {place} cannot be imported: {failure_of(error)}") from error
+    found = import_object(_spelling(place), f"--check {place}", Simulation)
     if not isinstance(found, Simulation):
         raise ConfigurationError(f"--check {place}: expected a shardfun.testing.Simulation, got {type(found).__qualname__}")
     if found.app is not app:
