@@ -8,7 +8,7 @@ from shardfun.core.effects import StartCall
 from shardfun.core.shard import ShardCore
 from shardfun.errors import FunctionRestartError
 from shardfun.simulation.surroundings import Surroundings
-from shardfun.simulation.violation import wrong
+from shardfun.simulation.violation import Violation
 
 
 class Execution:
@@ -94,4 +94,10 @@ class Execution:
 
     def _find_violations(self) -> None:
         if self._around.workload.violations:
-            wrong(f"{self._name}: {self._around.workload.violations[0]}")
+            found = self._around.workload.violations[0]
+            raise Violation("correctness", f"{self._name}: {found}", _rule_in(found))
+
+
+def _rule_in(found: str) -> str:
+    """What a function has found wrong, without what differs from run to run: addresses, numbers, values."""
+    return ": ".join(part for part in found.split(": ") if not any(each.isdigit() or each == "/" for each in part))

@@ -202,6 +202,12 @@ class Shrinker:
             "encoded_deltas": False,
             "ping_pong": False,
             "sink_counts": True,
+            "careful": False,
+            "operator": False,
+            "orders": 0,
+            "files": False,
+            "hot": False,
+            "rounded_ms": 0,
         }
         for name, value in usual.items():
             if getattr(self._best.options, name) != value:
@@ -223,8 +229,8 @@ class Shrinker:
 
 
 def kind_of(outcome: Outcome) -> tuple[str, str]:
-    """What has to stay the same: the kind, and of a crash the class of the error."""
-    return outcome.kind, outcome.what.partition(":")[0] if outcome.kind == "crash" else ""
+    """What has to stay the same: the kind, and which check has failed or what has raised."""
+    return outcome.kind, outcome.place
 
 
 def earlier(faults: Sequence[str], share: float) -> tuple[str, ...]:

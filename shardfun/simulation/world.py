@@ -29,7 +29,7 @@ from shardfun.simulation.supervisor import Supervisor
 from shardfun.simulation.surroundings import Surroundings
 from shardfun.simulation.trace import Event, Trace
 from shardfun.simulation.view import CheckpointView
-from shardfun.simulation.violation import Violation
+from shardfun.simulation.violation import Violation, place_of
 from shardfun.simulation.work import ALL_KINDS, DISK_WORKS, STOPPED_KINDS, WAKES, Agenda
 from shardfun.simulation.workloads import make_workload
 from shardfun.simulation.workloads.workload import Workload
@@ -61,6 +61,7 @@ class Outcome:
         digest: of the trace; two runs of a seed have the same.
         last: the last events.
         faults: the names of those that struck.
+        place: which check has failed, or what has raised; the same in two runs that fail in the same way.
     """
 
     kind: str
@@ -69,6 +70,7 @@ class Outcome:
     digest: str
     last: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    place: str = ""
 
 
 class World:
@@ -142,18 +144,17 @@ class World:
                 return
             self._check_end()
         except Violation as violation:
-            self._end(violation.kind, str(violation))
+            self._end(violation.kind, str(violation), place_of(violation))
         except Exception as error:  # noqa: BLE001 - whatever the core raises is the finding
             place = "".join(traceback.format_exception(error)[-3:])
-            self._end("crash", f"{type(error).__name__}: {error}\n{place}")
+            self._end("crash", f"{type(error).__name__}: {error}\n{place}", place_of(error))
         else:
             self._end("ok", "")
 
-    def _end(self, kind: str, what: str) -> None:
+    def _end(self, kind: str, what: str, place: str = "") -> None:
         self._around.beside.close()
-        self.outcome = Outcome(
-            kind, what, figures_of(self._around, self._operator), self.trace.digest, self.trace.last, self.faults.struck
-        )
+        figures, trace = figures_of(self._around, self._operator), self.trace
+        self.outcome = Outcome(kind, what, figures, trace.digest, trace.last, self.faults.struck, place)
 
     def _step(self) -> None:
         """One thing that happens. Who is picked and has nothing to do takes no time."""

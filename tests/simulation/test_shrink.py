@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from shardfun.simulation.campaign import Plan, options_of, run_options
 from shardfun.simulation.case import Case, case_of, encode_case, read_plan, write_case
 from shardfun.simulation.options import Options, draw
 from shardfun.simulation.shrink import Shrinker, earlier
+from shardfun.simulation.violation import place_of
+from shardfun.simulation.workloads.workload import same
 from shardfun.simulation.world import Outcome
 
 
@@ -46,6 +49,62 @@ def test_another_kind_of_failure_is_not_taken_for_the_same() -> None:
     shrunk = Shrinker(options, crashes(options, 0), crashes, seconds_max=60.0).shrink()
     assert shrunk.outcome.kind == "correctness"
     assert shrunk.options.faults == ("crash:5",)
+
+
+def test_another_place_of_the_same_kind_is_not_taken_for_the_same() -> None:
+    """Each check is a failure of its own."""
+    options = dataclasses.replace(draw(4), faults=("crash:5",))
+
+    def fails(options: Options, _steps_max: int) -> Outcome:
+        place = "checker.py:5" if options.faults == ("crash:5",) and options.faulty_steps >= 4000 else "checker.py:7"
+        return Outcome("correctness", "wrong", {"steps": 100.0}, "", [], list(options.faults or ()), place)
+
+    shrunk = Shrinker(options, fails(options, 0), fails, seconds_max=60.0).shrink()
+    assert (shrunk.outcome.place, shrunk.options.faults) == ("checker.py:5", ("crash:5",))
+
+
+def test_settings_that_do_not_matter_become_plain() -> None:
+    """Whatever is beside the node is gone, if it goes wrong without."""
+    options = dataclasses.replace(
+        draw(4), faults=(), operator=True, orders=30, files=True, hot=True, rounded_ms=700, careful=True
+    )
+
+    def fails(options: Options, _steps_max: int) -> Outcome:
+        return Outcome("correctness" if options.orders else "ok", "", {"steps": 100.0}, "", [], list(options.faults or ()))
+
+    shrunk = Shrinker(options, fails(options, 0), fails, seconds_max=60.0).shrink().options
+    assert (shrunk.operator, shrunk.files, shrunk.hot, shrunk.rounded_ms, shrunk.careful) == (False, False, False, 0, False)
+    assert shrunk.orders == 30
+
+
+def test_a_failure_has_a_place() -> None:
+    """Two checks of one module are told apart, so are two errors; the numbers in what they say do not count."""
+
+    def place(fail: Callable[[], object]) -> str:
+        try:
+            fail()
+        except Exception as error:
+            return place_of(error)
+        raise AssertionError("it does not fail")
+
+    def first(number: int) -> None:
+        same("pieces", number, 5)
+
+    def second(number: int) -> None:
+        same("pieces", number, 5)
+
+    assert place(lambda: first(1)) == place(lambda: first(2)) != place(lambda: second(1))
+    assert place(lambda: first(1)).startswith("test_shrink.py:")
+    assert place(lambda: int("x")).endswith(" ValueError")
+    assert place(lambda: {}["key"]).endswith(" KeyError")
+
+
+def test_what_functions_find_wrong_is_told_apart() -> None:
+    """All of it comes from one line of the world, and is known by its words, without addresses and numbers."""
+    plan = Plan("trees", "timers-by-another-clock")
+    outcome = run_options(options_of(1, plan), plan)
+    assert outcome.place.startswith("execution.py:")
+    assert outcome.place.endswith(" message before its time")
 
 
 def test_time_is_a_limit() -> None:
