@@ -34,6 +34,7 @@ from shardfun.intake.log_files import (
     segment_path,
     segments,
     whole_frames,
+    write_all_at,
     write_mark,
 )
 from shardfun.state.files import (
@@ -186,7 +187,7 @@ class LogWriter:
             offset += frame_bytes(content)
         try:
             file = self._file_for_more()
-            _write_at(self._disk, file, b"".join(parts), self.durable - self._start)
+            write_all_at(self._disk, file, b"".join(parts), self.durable - self._start)
             self._disk.sync_data(file)
             write_mark(self._mark, Mark(offset, self._start), self._disk)
         except OSError as error:
@@ -238,11 +239,3 @@ class LogWriter:
         if self._file is not None:
             self._disk.close(self._file)
             self._file = None
-
-
-def _write_at(disk: LogDisk, descriptor: int, data: bytes, position: int) -> None:
-    rest = memoryview(data)
-    while rest:
-        written = disk.write_at(descriptor, rest, position)
-        rest = rest[written:]
-        position += written

@@ -196,7 +196,16 @@ def damaged(path: Path, position: int) -> CorruptionError:
 def write_mark(descriptor: int, mark: Mark, disk: LogDisk = REAL_LOG_DISK) -> None:
     """Put a mark into an open file. Not durable; may raise ``OSError``."""
     head = _MARK.pack(_MARK_MAGIC, *mark)
-    disk.write_at(descriptor, head + _SUM.pack(zlib.crc32(head)), 0)
+    write_all_at(disk, descriptor, head + _SUM.pack(zlib.crc32(head)), 0)
+
+
+def write_all_at(disk: LogDisk, descriptor: int, data: bytes, position: int) -> None:
+    """Write all of ``data``, in as many parts as the disk wants. May raise ``OSError``."""
+    rest = memoryview(data)
+    while rest:
+        written = disk.write_at(descriptor, rest, position)
+        rest = rest[written:]
+        position += written
 
 
 def read_mark(descriptor: int, disk: LogDisk = REAL_LOG_DISK) -> Mark | None:

@@ -131,11 +131,16 @@ def sync_directory(folder: Path, disk: FileSystem = REAL_FILES) -> None:
 def make_directory(folder: Path, disk: FileSystem = REAL_FILES) -> None:
     """Create ``folder`` and its missing parents durably, mode 0700; no error if it exists.
 
+    One that exists may have been made by a process that died before its name was durable. (Its parent was not: that one's name is
+    durable before anything is made in it.)
+
     Raises:
         StorageError: it cannot be created, or is not a folder.
     """
     with _mapped("create folder", folder):
         if disk.is_folder(folder):
+            with suppress(PermissionError):  # of a parent that this process has no say in
+                disk.sync_folder(folder.parent)
             return
         make_directory(folder.parent, disk)
         with suppress(FileExistsError):

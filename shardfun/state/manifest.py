@@ -103,6 +103,7 @@ class Manifests:
     def __init__(self, folder: Path, disk: FileSystem = REAL_FILES) -> None:
         self.folder = folder
         self._disk = disk
+        self._made = False
 
     def path(self, checkpoint: int) -> Path:
         """Where the manifest of a checkpoint is."""
@@ -128,7 +129,9 @@ class Manifests:
         Raises:
             StorageError: whether the checkpoint is complete is not known; only reading again at the next start tells.
         """
-        make_directory(self.folder, self._disk)
+        if not self._made:
+            make_directory(self.folder, self._disk)
+            self._made = True
         write_checked(self.path(manifest.checkpoint), _FORM, encode_manifest(manifest), self._disk)
         with suppress(StorageError):  # the checkpoint is complete; what is left over goes with the next one
             for old in self.checkpoints()[MANIFESTS_KEPT:]:

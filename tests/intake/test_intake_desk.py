@@ -135,7 +135,7 @@ async def test_a_full_disk_refuses_all_that_wait_and_later_goes_on(place: Place,
             raise OSError(errno.ENOSPC, "no space")
 
         with monkeypatch.context() as patch:
-            patch.setattr("shardfun.intake.log._write_at", full)
+            patch.setattr("shardfun.intake.log.write_all_at", full)
             with pytest.raises(StorageError) as caught:
                 await intake.append([message(2), request("k")])
             assert caught.value.errno == errno.ENOSPC
