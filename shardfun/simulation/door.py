@@ -18,14 +18,14 @@ from shardfun.intake.log import CONSUMED, LogWriter, log_exists
 from shardfun.intake.log_files import load_mark
 from shardfun.intake.pending import PendingKeys, find_pending
 from shardfun.simulation.faults import Faults
-from shardfun.simulation.files import ProcessDeath
-from shardfun.simulation.log_disk import LogHands, LogMachine
+from shardfun.simulation.file_store import JOB_STEPS
+from shardfun.simulation.files import ProcessDeath, SimulatedDisk
+from shardfun.simulation.reasons import has_reason
 from shardfun.simulation.trace import Trace
 
 WHO = "door"
 FOLDER = Path("/data/intake/http")
 SEGMENT_BYTES = 1_500  # small, so that there are many
-STEPS_OF_APPEND = 7
 GROUP_MAX = 4
 
 
@@ -69,12 +69,13 @@ class Door:
 
     def __init__(
         self,
-        machine: LogMachine,
+        machine: SimulatedDisk,
         bells: list[SimulatedBell],
         faults: Faults,
         trace: Trace,
     ) -> None:
-        self._hands = LogHands(machine)
+        self._hands = machine.process()
+        self._machine = machine
         self._bells = bells
         self._faults = faults
         self._trace = trace
@@ -121,31 +122,33 @@ class Door:
 
     def _open(self) -> str:
         """As a real door does: find what in the log is not processed yet."""
-        self._hands.fails = self._faults.log_trouble(STEPS_OF_APPEND)
+        self._hands.begin_job(self._faults.log_trouble("open log"))
         try:
             self._writer.open()
+            find_pending(FOLDER, self._writer.durable, self._keys, self._hands)
         except StorageError as error:
-            if error.errno is None:
-                raise
+            self._check(error)
+            self._writer.close()
+            self._keys = PendingKeys()
             return "open refused"
         finally:
-            self._hands.fails = None
+            self._hands.begin_job()
         self._opened = True
-        find_pending(FOLDER, self._writer.durable, self._keys, self._hands)
         return "log opened"
 
     def _write(self) -> str:
         posts, self._writing = self._writing, []
-        self._hands.fails = self._faults.log_trouble(STEPS_OF_APPEND)
+        self._hands.begin_job(self._faults.log_trouble("append"))
         try:
             offset = self._append(posts)
-        except StorageError:
+        except StorageError as error:
+            self._check(error)
             for post in posts:
                 self._forget(post)
                 self._written.append((post, "refused"))
             return "write refused"
         finally:
-            self._hands.fails = None
+            self._hands.begin_job()
         for post in posts:
             if isinstance(post.entry, RequestEntry) and not post.entry.anonymous:
                 self._keys.written(post.entry.key, post.entry.digest, offset)
@@ -153,6 +156,10 @@ class Door:
         for bell in self._bells:
             bell.rings += 1
         return "intake written"
+
+    def _check(self, error: StorageError) -> None:
+        if not has_reason(error, self._machine):
+            raise error
 
     def _forget(self, post: Post) -> None:
         if isinstance(post.entry, RequestEntry) and not post.entry.anonymous:
@@ -169,9 +176,13 @@ class Door:
 
     def kill(self) -> list[Post]:
         """SIGKILL: perhaps in the middle of a write. The posts that nobody will answer."""
-        if self._writing and self._opened and self._faults.detail.random() < 0.7:
-            self._hands.dies_in = self._faults.detail.randrange(STEPS_OF_APPEND)
+        chance = self._faults.detail
+        if chance.random() < 0.7:
+            self._hands.begin_job(dies_at=chance.randint(1, JOB_STEPS["append" if self._opened else "open log"]))
             with suppress(ProcessDeath, StorageError):
-                self._append(self._writing)
+                if not self._opened:
+                    self._writer.open()
+                elif self._writing:
+                    self._append(self._writing)
         self._hands.kill()
         return [*(post for post, _ in self._written), *self._writing, *self._posts]

@@ -244,11 +244,9 @@ class Faults:
         """A sink fails after it has written some of ``records``: so many. ``None``: it does not."""
         return self.detail.randint(0, records) if self._happens("sink_error") else None
 
-    def log_trouble(self, steps: int) -> tuple[int, int] | None:
-        """Which of the next steps on the intake log's disk fails, and with which errno."""
-        if not self._happens("log"):
-            return None
-        return self.detail.randrange(steps), self.detail.choice((errno.EIO, errno.ENOSPC))
+    def log_trouble(self, job: str) -> Trouble | None:
+        """What goes wrong in a job on the intake log."""
+        return draw_trouble(job, self.detail) if self._happens("log") else None
 
     @property
     def down_s(self) -> float:

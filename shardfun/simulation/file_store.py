@@ -28,7 +28,19 @@ from shardfun.state.store import LevelDBStore
 DATA = Path("/data")
 WRITE_BUFFER_BYTES = 4096  # small, so that LevelDB makes tables on its own, too
 
-JOB_STEPS = {"write": 14, "apply": 4, "recover": 100, "maintain": 18, "delete": 1, "manifest": 8, "incarnation": 12, "boot": 14}
+JOB_STEPS = {
+    "write": 14,
+    "apply": 4,
+    "recover": 100,
+    "maintain": 18,
+    "delete": 1,
+    "manifest": 8,
+    "incarnation": 12,
+    "boot": 14,
+    "open log": 24,
+    "append": 9,
+    "tend": 12,
+}
 """About how many steps of the disk a job takes: one of them fails, or is the last one before a death."""
 
 

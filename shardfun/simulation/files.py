@@ -1,8 +1,8 @@
 """A disk in memory, as mean as a disk may be: the simulator's ``FileSystem``.
 
 One ``SimulatedDisk`` is the machine's; each process works on it through ``ProcessFiles``, which count the steps, fail at one of them or
-die before it. What was written and not fsynced is lost by a power cut, in part or as a whole; so is each change of a folder. Files grow
-at their end only, which is all that storage does. Deterministic: randomness is handed in.
+die before it. What was written and not fsynced is lost by a power cut, in part or as a whole; so is each change of a folder.
+Deterministic: randomness is handed in.
 """
 
 from __future__ import annotations
@@ -109,7 +109,10 @@ class SimulatedDisk:
         path, node = chance.choice((files[-1], chance.choice(files)))  # the newest matters most
         if node.whole is None:
             node.whole = bytes(node.data)
-        node.data[chance.randrange(len(node.data))] ^= 1 << chance.randrange(8)
+        place, bit = chance.randrange(len(node.data)), 1 << chance.randrange(8)
+        for content in (node.data, node.stored):
+            if place < len(content):
+                content[place] ^= bit
         self.damages += 1
         return path
 
@@ -129,7 +132,7 @@ def _files(path: Path, folder: Folder) -> Iterator[tuple[Path, Inode]]:
 
 
 class ProcessFiles:
-    """Implements ``FileSystem`` for one process."""
+    """Implements ``FileSystem`` and ``LogDisk`` for one process."""
 
     def __init__(self, disk: SimulatedDisk) -> None:
         self.disk = disk
@@ -150,6 +153,9 @@ class ProcessFiles:
     def kill(self) -> None:
         """The process is dead: it cannot do a step any more."""
         self._dead = True
+        for node in self._open.values():
+            if node.owner is self:
+                node.owner = None
         self._open.clear()
 
     def _step(self, call: str, path: Path | None = None) -> None:
@@ -178,23 +184,50 @@ class ProcessFiles:
             raise _error(errno.EEXIST, path)
         node = Inode()
         folder.change(Change(path.name, node))
+        return self._descriptor(node)
+
+    def open(self, path: Path, *, write: bool = False, create: bool = False) -> int:  # noqa: ARG002 - nothing is forbidden here
+        """See ``LogDisk``."""
+        if create and self.disk.find(path) is None:
+            return self.create(path)
+        self._step("open", path)
+        return self._descriptor(self._file(path))
+
+    def _descriptor(self, node: Inode) -> int:
         descriptor, self._next = self._next, self._next + 1
         self._open[descriptor] = node
         return descriptor
 
     def write(self, descriptor: int, piece: bytes | memoryview) -> int:
-        """See ``FileSystem``. What fails may have written a part."""
+        """See ``FileSystem``: at the end. What fails may have written a part."""
+        return self._write(descriptor, piece, None)
+
+    def write_at(self, descriptor: int, piece: bytes | memoryview, position: int) -> int:
+        """See ``LogDisk``. What fails may have written a part."""
+        return self._write(descriptor, piece, position)
+
+    def _write(self, descriptor: int, piece: bytes | memoryview, position: int | None) -> int:
+        node = self._open.get(descriptor)
         try:
             self._step("write")
         except (OSError, ProcessDeath):
-            if descriptor in self._open:
-                self._open[descriptor].data += piece[: len(piece) // 2]
+            if node is not None:
+                node.write(piece[: len(piece) // 2], position)
             raise
-        node = self._opened(descriptor)
         if self._steps % SHORT_WRITE_EVERY == 0 and len(piece) > 1:
             piece = piece[: len(piece) // 2]
-        node.data += piece
+        self._opened(descriptor).write(piece, position)
         return len(piece)
+
+    def read_at(self, descriptor: int, length: int, position: int) -> bytes:
+        """See ``LogDisk``."""
+        self._step("read")
+        return bytes(self._opened(descriptor).data[position : position + length])
+
+    def truncate(self, descriptor: int, length: int) -> None:
+        """See ``LogDisk``."""
+        self._step("truncate")
+        self._opened(descriptor).truncate(length)
 
     def fsync(self, descriptor: int) -> None:
         """See ``FileSystem``. The pages of an fsync that fails count as written afterwards, and are not."""
@@ -204,6 +237,23 @@ class ProcessFiles:
             self._opened(descriptor).fsync(fails=True)
             raise
         self._opened(descriptor).fsync(fails=False)
+
+    def sync_data(self, descriptor: int) -> None:
+        """See ``LogDisk``."""
+        self.fsync(descriptor)
+
+    def lock(self, descriptor: int) -> None:
+        """See ``LogDisk``."""
+        self._step("lock")
+        node = self._opened(descriptor)
+        if node.owner is not None:
+            raise _error(errno.EAGAIN, None)
+        node.owner = self
+
+    def unlock(self, descriptor: int) -> None:
+        """See ``LogDisk``."""
+        if not self._dead:
+            self._opened(descriptor).owner = None
 
     def close(self, descriptor: int) -> None:
         """See ``FileSystem``."""

@@ -14,47 +14,90 @@ class Inode:
     """A file.
 
     Args:
-        synced: bytes up to here were fsynced, except for ``dropped``: parts that a failed fsync has given up.
+        data: what processes read.
+        stored: what the disk holds for certain.
+        dirty: pages that were written since the last fsync.
+        dropped: pages that a failed fsync has given up: they count as clean, and are not on the disk.
         whole: what it held before a bit of it flipped.
-        torn: a power cut has left zeros in it.
+        torn: a power cut has left a part of what was written.
+        owner: who has locked it.
     """
 
     data: bytearray = field(default_factory=bytearray)
-    synced: int = 0
-    dropped: list[tuple[int, int]] = field(default_factory=list)
+    stored: bytearray = field(default_factory=bytearray)
+    dirty: set[int] = field(default_factory=set)
+    dropped: set[int] = field(default_factory=set)
     whole: bytes | None = None
     torn: bool = False
+    owner: object = None
 
     @property
     def durable(self) -> bool:
         """Whether a power cut takes nothing of it."""
-        return self.synced == len(self.data) and not self.dropped
+        return not self.dirty and not self.dropped and len(self.stored) == len(self.data)
+
+    def write(self, piece: bytes | memoryview, position: int | None = None) -> None:
+        """Write somewhere, by default at the end."""
+        start = len(self.data) if position is None else position
+        if start > len(self.data):
+            self.write(bytes(start - len(self.data)))
+        self.data[start : start + len(piece)] = piece
+        self.dirty.update(range(start // PAGE_BYTES, -(-(start + len(piece)) // PAGE_BYTES)))
+
+    def truncate(self, length: int) -> None:
+        """Cut the end off."""
+        del self.data[length:]
+        pages = range(-(-length // PAGE_BYTES))
+        self.dirty.intersection_update(pages)
+        self.dropped.intersection_update(pages)
+        if length % PAGE_BYTES:
+            self.dirty.add(length // PAGE_BYTES)
 
     def fsync(self, *, fails: bool) -> None:
         """The pages that are not on the disk yet go there, or are given up and count as clean from now on."""
-        if fails and self.synced < len(self.data):
-            self.dropped.append((self.synced, len(self.data)))
-        self.synced = len(self.data)
+        if fails:
+            self.dropped |= self.dirty
+        else:
+            self.dropped -= self.dirty
+            size = len(self.data)
+            del self.stored[size:]
+            self.stored += bytes(size - len(self.stored))
+            for page in self.dirty:
+                self.stored[page * PAGE_BYTES : (page + 1) * PAGE_BYTES] = self._page(self.data, page)
+        self.dirty.clear()
+
+    @staticmethod
+    def _page(content: bytearray, page: int) -> bytearray:
+        return content[page * PAGE_BYTES : (page + 1) * PAGE_BYTES]
 
     def lose_power(self, chance: random.Random) -> None:
-        """What is not durable stays in part: all, a prefix, or some of the pages."""
+        """What is not durable stays in part: all, nothing, a prefix, or some of the pages."""
         if self.durable:
             return
-        unsure = [*self.dropped, (self.synced, len(self.data))]
         kind = chance.choice(("all", "none", "prefix", "pages"))
-        for start, end in unsure:
-            until = {"all": end, "none": start}.get(kind, chance.randint(start, end))
-            for page in range(start - start % PAGE_BYTES, end, PAGE_BYTES):
-                first, stop = max(page, start), min(page + PAGE_BYTES, end)
-                if kind == "pages":
-                    until = chance.choice((first, stop))
-                lost = min(max(first, until), stop)
-                self.data[lost:stop] = bytes(stop - lost)
-        if kind != "pages" and until < end:  # the length was not written either
-            del self.data[until:]
+        self.data = self._left(kind, chance)
         self.torn = self.torn or kind != "all"
-        self.synced = len(self.data)
-        self.dropped = []
+        self.stored = bytearray(self.data)
+        self.dirty.clear()
+        self.dropped.clear()
+
+    def _left(self, kind: str, chance: random.Random) -> bytearray:
+        data, stored = self.data, self.stored
+        if kind in {"all", "none"}:
+            return data if kind == "all" else bytearray(stored)
+        unsure = sorted(self.dirty | self.dropped)
+        if kind == "prefix":
+            first = min([len(stored), len(data), *(page * PAGE_BYTES for page in unsure[:1])])
+            until = chance.randint(first, len(data))
+            return data[:until] + stored[until:]
+        left = bytearray(data)
+        for page in unsure:
+            if chance.random() < 0.5:
+                start, length = page * PAGE_BYTES, len(self._page(data, page))
+                left[start : start + length] = self._page(stored, page)[:length].ljust(length, b"\0")
+        if len(stored) > len(data) and chance.random() < 0.5:  # the new length was not written
+            left += stored[len(data) :]
+        return left
 
 
 class Change(NamedTuple):

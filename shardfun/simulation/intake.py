@@ -16,8 +16,9 @@ from shardfun.simulation.checker import Checker
 from shardfun.simulation.clients import Clients
 from shardfun.simulation.door import FOLDER, WHO, Door, SimulatedBell
 from shardfun.simulation.faults import Faults
-from shardfun.simulation.files import ProcessDeath
-from shardfun.simulation.log_disk import LogHands, LogMachine
+from shardfun.simulation.file_store import JOB_STEPS
+from shardfun.simulation.files import ProcessDeath, SimulatedDisk
+from shardfun.simulation.inodes import Folder
 from shardfun.simulation.sinks import Sink
 from shardfun.simulation.trace import Trace
 from shardfun.simulation.workloads.orders import Orders
@@ -25,7 +26,6 @@ from shardfun.supervisor.intake import IntakeKeeper
 from shardfun.telemetry.node_log import log_to
 
 LENGTH_BYTES = 4
-TEND_STEPS = 4
 
 
 class Intake:
@@ -43,7 +43,8 @@ class Intake:
         self._trace = trace
         self._faults = faults
         self._checker = checker
-        self._machine = LogMachine()
+        self.machine = SimulatedDisk()
+        """A disk of its own, on which no bits flip."""
         self._bells = [SimulatedBell() for _ in range(shards)]
         self.orders = orders
         self.clients = Clients(orders, chance, lambda: trace.now, lambda: checker.view)
@@ -58,7 +59,7 @@ class Intake:
         if door is None:
             if self._chance.random() < 0.9:
                 return None
-            self._door = Door(self._machine, self._bells, self._faults, self._trace)
+            self._door = Door(self.machine, self._bells, self._faults, self._trace)
             return "door starts"
         if self._chance.random() < 0.3 and self.clients.act(door, share):
             return ""
@@ -74,10 +75,16 @@ class Intake:
         self.clients.unanswered(posts)
         return True
 
+    @property
+    def segments(self) -> int:
+        """How many files the log has."""
+        folder = self.machine.find(FOLDER)
+        return sum(name.startswith("segment-") for name in folder.names) if isinstance(folder, Folder) else 0
+
     def power_loss(self, chance: random.Random) -> None:
         """What the log had not fsynced may be gone."""
         self.kill_door()
-        self._machine.power_loss(chance)
+        self.machine.power_loss(chance)
 
     @property
     def figures(self) -> dict[str, float]:
@@ -91,7 +98,7 @@ class Intake:
     # ---- for the shards -------------------------------------------------------------------------------------------------
     def reader(self, shard: int) -> LogReader:
         """The real reader of the log, for a process of a shard."""
-        return LogReader(FOLDER, slot_range(shard, self._shards), self._bells[shard], LogHands(self._machine))
+        return LogReader(FOLDER, slot_range(shard, self._shards), self._bells[shard], self.machine.process())
 
     def deliver(self, record: bytes) -> None:
         """A reply leaves a shard: to the door, if it lives."""
@@ -108,7 +115,7 @@ class Intake:
         Args:
             positions: of the shards in the newest complete checkpoint.
         """
-        return Keeper(self, self._machine, positions)
+        return Keeper(self, positions)
 
 
 class _Nowhere:
@@ -121,13 +128,12 @@ class _Nowhere:
 class Keeper:
     """Tends the log for a supervisor."""
 
-    def __init__(self, intake: Intake, machine: LogMachine, positions: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, intake: Intake, positions: Sequence[Mapping[str, Any]]) -> None:
         self._intake = intake
-        self._hands = LogHands(machine)
+        self._hands = intake.machine.process()
         names = {name for part in positions for name in part}
         by_name = {name: [part.get(name) for part in positions] for name in sorted(names)}
         self._keeper = IntakeKeeper(FOLDER.parent, by_name, self._hands)
-        self._machine = machine
 
     def completed(self, positions: Sequence[Mapping[str, Any]]) -> bool:
         """See ``IntakeKeeper``."""
@@ -135,12 +141,12 @@ class Keeper:
 
     def tend(self, faults: Faults) -> int:
         """Write the mark and remove segments; how many are gone. Perhaps only a part of it is done."""
-        before = len(self._machine.files)
-        self._hands.fails = faults.log_trouble(TEND_STEPS)
+        before = self._intake.segments
+        self._hands.begin_job(faults.log_trouble("tend"))
         copy_context().run(self._tend_quietly)
-        self._hands.fails = None
-        gone = before - len(self._machine.files)
-        self._intake.trimmed += max(0, gone)
+        self._hands.begin_job()
+        gone = before - self._intake.segments
+        self._intake.trimmed += gone
         return gone
 
     def _tend_quietly(self) -> None:
@@ -151,7 +157,7 @@ class Keeper:
     def die(self, chance: random.Random, *, tending: bool) -> None:
         """The supervisor dies, perhaps in the middle of it."""
         if tending:
-            self._hands.dies_in = chance.randrange(TEND_STEPS)
+            self._hands.begin_job(dies_at=chance.randint(1, JOB_STEPS["tend"]))
             with suppress(ProcessDeath, StorageError):
                 copy_context().run(self._tend_quietly)
         self._hands.kill()

@@ -35,7 +35,7 @@ from shardfun.intake.log_files import (
     segments,
     trim,
 )
-from shardfun.simulation.log_disk import LogHands, LogMachine
+from shardfun.simulation.files import SimulatedDisk
 
 
 def contents(folder: Path, end: int | None = None) -> list[bytes]:
@@ -219,7 +219,7 @@ def test_after_a_refusal_nothing_is_lost_and_the_log_goes_on(
 
     with monkeypatch.context() as patch:
         if step == "write":
-            patch.setattr("shardfun.intake.log._write_at", half)
+            patch.setattr("shardfun.intake.log.write_all_at", half)
         elif step == "sync":
             patch.setattr(RealLogDisk, "sync_data", refuse)
         elif step == "mark":
@@ -273,8 +273,8 @@ def test_trimming_removes_whole_segments_but_the_last(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(30))
 def test_a_power_cut_after_trimming_leaves_no_gap(seed: int) -> None:
     """Whichever removals it undoes: an old segment is there only with all that follow it."""
-    machine, folder = LogMachine(), Path("/log")
-    hands = LogHands(machine)
+    machine, folder = SimulatedDisk(), Path("/log")
+    hands = machine.process()
     writer = LogWriter(folder, segment_bytes=50, disk=hands)
     writer.open()
     ends = [writer.append([(7, b"x" * 100)]) for _ in range(6)]
@@ -282,7 +282,7 @@ def test_a_power_cut_after_trimming_leaves_no_gap(seed: int) -> None:
     writer.close()
     hands.kill()
     machine.power_loss(random.Random(seed))
-    again = LogWriter(folder, segment_bytes=50, disk=LogHands(machine))
+    again = LogWriter(folder, segment_bytes=50, disk=machine.process())
     again.open()
     assert again.durable == ends[5]
 
@@ -292,6 +292,23 @@ def test_no_log_is_trimmed_and_scanned_without_an_error(tmp_path: Path) -> None:
     assert list(scan(tmp_path / "none", 0, 0)) == []
     assert load_mark(tmp_path / "none" / DURABLE) is None
     assert Mark(0, 0) == NO_MARK
+
+
+# ---- marks ---------------------------------------------------------------------------------------------------------------
+class Sparing(RealLogDisk):
+    """Takes three bytes at once."""
+
+    def write_at(self, descriptor: int, piece: bytes | memoryview, position: int) -> int:
+        return super().write_at(descriptor, piece[:3], position)
+
+
+def test_a_mark_is_written_whole_however_little_the_disk_takes(tmp_path: Path) -> None:
+    """Or readers would not see what was acknowledged until more comes."""
+    writer = LogWriter(tmp_path / "log", disk=Sparing())
+    writer.open()
+    end = writer.append([(7, b"entry")])
+    assert load_mark(tmp_path / "log" / DURABLE) == Mark(end, 0)
+    writer.close()
 
 
 # ---- readers of marks while they are written -----------------------------------------------------------------------------

@@ -11,17 +11,16 @@ import pytest
 from shardfun.errors import CorruptionError
 from shardfun.intake.log import LogWriter
 from shardfun.intake.log_files import scan
-from shardfun.simulation.files import ProcessDeath
-from shardfun.simulation.log_disk import LogHands, LogMachine
+from shardfun.simulation.files import ProcessDeath, SimulatedDisk
 from shardfun.simulation.options import draw
 from shardfun.simulation.world import World
 
 FOLDER = Path("/data/intake/http")
 
 
-def contents(machine: LogMachine) -> list[bytes]:
+def contents(machine: SimulatedDisk) -> list[bytes]:
     """What the log holds after a start."""
-    hands = LogHands(machine)
+    hands = machine.process()
     writer = LogWriter(FOLDER, 100, hands)
     writer.open()
     writer.close()
@@ -31,12 +30,12 @@ def contents(machine: LogMachine) -> list[bytes]:
 @pytest.mark.parametrize("seed", range(40))
 def test_what_was_appended_survives_power_cuts_and_deaths_in_the_middle_of_an_append(seed: int) -> None:
     """What the writer has said is durable is there; of an append that a death cut short all or nothing is."""
-    chance, machine = random.Random(seed), LogMachine()
+    chance, machine = random.Random(seed), SimulatedDisk()
     promised: list[bytes] = []
     for number in range(12):
-        hands = LogHands(machine)
+        hands = machine.process()
         writer = LogWriter(FOLDER, 100, hands)
-        hands.dies_in = chance.randrange(30)
+        hands.begin_job(dies_at=chance.randint(1, 60))
         try:
             writer.open()
             for index in range(4):
@@ -57,8 +56,8 @@ def test_a_log_that_is_not_fsynced_loses_what_it_has_promised() -> None:
     """The disk is as mean as it says: without the fsync of the writer the same runs lose entries."""
     lost = 0
     for seed in range(20):
-        machine = LogMachine()
-        hands = LogHands(machine)
+        machine = SimulatedDisk()
+        hands = machine.process()
         hands.sync_data = lambda _descriptor: None  # type: ignore[method-assign, misc, assignment]
         writer = LogWriter(FOLDER, 10_000, hands)
         writer.open()

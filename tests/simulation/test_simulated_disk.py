@@ -159,6 +159,58 @@ def test_a_flipped_bit_is_found_and_who_checks_can_still_see_what_was_there() ->
     assert disk.original(FOLDER / "f") == whole
 
 
+@pytest.mark.parametrize("at", range(1, 14))
+def test_a_folder_whose_maker_died_is_durable_once_it_is_used(at: int) -> None:
+    """It may be there, and its name may not be durable yet; nobody sees that."""
+    disk = SimulatedDisk()
+    files = disk.process()
+    files.begin_job(dies_at=at)
+    with suppress(ProcessDeath):
+        make_directory(Path("/a/b/c"), files)
+    files = disk.process()
+    make_directory(Path("/a/b/c"), files)
+    write_checked(Path("/a/b/c/f"), FORM, b"content", files)
+    assert disk.is_durable(Path("/a/b/c/f"))
+
+
+def test_what_is_written_over_and_what_is_cut_off_may_come_back_until_the_fsync() -> None:
+    seen = set()
+    for seed in range(60):
+        disk, files = new_disk()
+        descriptor = write(files, "f", b"a" * 600, sync=True)
+        files.sync_folder(FOLDER)
+        files.write_at(descriptor, b"b" * 10, 300)
+        files.truncate(descriptor, 400)
+        files.begin_job(Trouble(1, errno.EIO))
+        with pytest.raises(OSError, match="error"):
+            files.fsync(descriptor)
+        files.begin_job()
+        if seed % 2:
+            files.write_at(descriptor, b"c", 310)  # the page is written as a whole by the next fsync, what was dropped with it
+            files.fsync(descriptor)
+            assert disk.is_durable(FOLDER / "f")
+        disk.power_loss(random.Random(seed))
+        left = disk.process().read(FOLDER / "f", 0, 1000)
+        assert left[:300] == b"a" * 300
+        if seed % 2:
+            assert left == b"a" * 300 + b"b" * 10 + b"c" + b"a" * 89
+        else:
+            seen.add((b"b" in left, len(left)))
+    assert {length for _, length in seen} >= {400, 600}
+    assert {changed for changed, _ in seen} == {False, True}
+
+
+def test_a_lock_ends_with_its_process() -> None:
+    disk, files = new_disk()
+    files.lock(files.open(FOLDER / "f", create=True))
+    other = disk.process()
+    descriptor = other.open(FOLDER / "f")
+    with pytest.raises(BlockingIOError):
+        other.lock(descriptor)
+    files.kill()
+    other.lock(descriptor)
+
+
 def test_only_errors_with_a_reason_are_believed() -> None:
     """A step that was made to fail, a disk that said it is full, damage that is named: not any error of storage."""
     disk, files = new_disk()

@@ -22,7 +22,7 @@ from shardfun.sdk.context import Context
 from shardfun.shard import queries as shard_queries
 from shardfun.shard.queries import Queries
 from shardfun.simulation import looks
-from shardfun.simulation.log_disk import LogHands
+from shardfun.simulation.files import ProcessFiles
 from shardfun.simulation.mutations.patching import Mutation, Patch
 from shardfun.simulation.node import Node
 from shardfun.simulation.publisher import Publisher
@@ -163,7 +163,7 @@ def _request_twice(original: Any) -> Any:
 
 
 def _no_fsync(_original: Any) -> Any:
-    def sync_data(_self: LogHands, _descriptor: int) -> None:
+    def sync_data(_self: ProcessFiles, _descriptor: int) -> None:
         """Say that it is done."""
 
     return sync_data
@@ -210,7 +210,7 @@ MUTATIONS: dict[str, Mutation] = {
         "a request that is repeated with its key is made again", (Patch(request, "_requested", _request_twice),)
     ),
     "intake-without-fsync": Mutation(
-        "entries are acknowledged before they are durable", (Patch(LogHands, "sync_data", _no_fsync),)
+        "entries are acknowledged before they are durable", (Patch(ProcessFiles, "sync_data", _no_fsync),)
     ),
     "trim-for-the-fastest": Mutation(
         "the intake log is cut where one shard still reads", (Patch(IntakeKeeper, "completed", _trim_for_the_fastest),)
