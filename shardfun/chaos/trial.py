@@ -316,7 +316,7 @@ class Trial:
         if found:
             raise InconclusiveError(
                 "two undisturbed runs differ already, so nothing can be said about faults (its results depend on how messages "
-                f"interleave, on time or on chance); judge it with a check of your own (--check). They differ in: {found[0]}"
+                f"interleave, on the order of a set, on time or on chance); judge it with a check of your own (--check). They differ in: {found[0]}"
             )
         report.notes.append("a second undisturbed run, as slow as the one under faults, was equal to the first")
 
