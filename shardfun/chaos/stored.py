@@ -6,7 +6,6 @@ runtime's own instances. The elements of a buffer, and those of a set that a fie
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -17,16 +16,16 @@ from typing import Any, Final
 import cbor2
 
 from shardfun.core.cell_keys import BUFFER_KIND, parse_cell_key, stored_address, value_in
-from shardfun.core.function import DEAD_LETTER_KIND, HIDDEN, STATE_KIND, FieldSpec
+from shardfun.core.function import DEAD_LETTER_KIND, HIDDEN, STATE_KIND
 from shardfun.core.timer_cells import StoredTimer
 from shardfun.core.timer_index import TIMER_PREFIX
-from shardfun.errors import CorruptionError, PayloadTypeError
-from shardfun.model.address import EVERY_NAME, RESERVED_NAMESPACE
-from shardfun.model.conversion import sorted_plain_of
+from shardfun.errors import CorruptionError
+from shardfun.model.address import RESERVED_NAMESPACE
 from shardfun.model.letters import letter_of, plain
 from shardfun.sdk.app import App
 from shardfun.state.directory import DataDirectory
 from shardfun.state.store import LevelDBStore
+from shardfun.testing.declared import Declared
 
 DESCRIBED_MAX: Final = 10
 SHOWN_MAX: Final = 200
@@ -47,31 +46,6 @@ class StoredWorld:
     timers: Counter[str] = field(default_factory=Counter)
     letters: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
-
-
-class Declared:
-    """The types of stored values, as an application declares them: only they say what is a set."""
-
-    def __init__(self, app: App) -> None:
-        self._functions = {function.spec.typename: function.spec for function in app.compile()}
-
-    def comparable(self, typename: str, name: str, raw: Any) -> str:
-        """The value of a field, or one of a collection, as JSON that is the same for equal values."""
-        item = self._item(typename, name)
-        if item is not None and not item.scalar:
-            # Else it is of an earlier version of the state, or has a set of what cannot be put in order.
-            with contextlib.suppress(PayloadTypeError, TypeError, ValueError, RecursionError):
-                raw = sorted_plain_of(item.from_plain(raw))
-        return _json(plain(raw))
-
-    def _item(self, typename: str, name: str) -> FieldSpec | None:
-        functions = self._functions
-        spec = functions.get(typename) or functions.get(typename.partition("/")[0] + EVERY_NAME)
-        if spec is None:
-            return None
-        items = {field.name: field for field in spec.fields}
-        items |= {collection.name: collection.item for collection in spec.collections if collection.item is not None}
-        return items.get(name)
 
 
 def read_world(data_dir: Path, app: App) -> StoredWorld:
@@ -120,11 +94,11 @@ def _add(world: StoredWorld, declared: Declared, key: bytes, raw: bytes) -> None
     if kind == STATE_KIND:
         record = _decoded(raw)
         values = {name: value for name, value in record.items() if not name.startswith(HIDDEN)}
-        parts |= {name: declared.comparable(address.typename, name, value) for name, value in values.items()}
+        parts |= {name: _json(plain(declared.comparable(address.typename, name, value))) for name, value in values.items()}
         return
     cell = parse_cell_key(key)
     assert cell is not None
-    value = declared.comparable(address.typename, cell.name, _decoded(value_in(raw)))
+    value = _json(plain(declared.comparable(address.typename, cell.name, _decoded(value_in(raw)))))
     if kind == BUFFER_KIND:
         world.elements[f"{address} {cell.name}: {value}"] += 1
     else:

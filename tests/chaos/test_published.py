@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import cbor2
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardfun import App, Context, Map, State, Value, mapping, value
 from shardfun.chaos.published import compare_published, read_lines
-from shardfun.chaos.stored import Declared, StoredWorld, _add_timer, compare_worlds
+from shardfun.chaos.stored import StoredWorld, _add_timer, compare_worlds
 from shardfun.core.timer_index import TIMER_PREFIX
 from shardfun.errors import CorruptionError
 
@@ -103,39 +101,6 @@ def test_any_change_is_found(tmp_path_factory: pytest.TempPathFactory, records: 
     else:
         other.insert(chance.randint(0, len(other)), {"a": chance.randint(0, 3)})
     assert compare_published(calm, publish(folder / "chaos", other), ["sums"])
-
-
-class Seen(msgspec.Struct):
-    names: set[str]
-
-
-class Shelf(State):
-    tags: Value[set[str]] = value(default_factory=set)
-    rows: Value[list[str]] = value(default_factory=list)
-    seen: Map[str, Seen] = mapping()
-
-
-app = App("shelves")
-
-
-@app.function("shop/*")
-def shelf(ctx: Context[Shelf], message: int) -> None:
-    """Does nothing."""
-
-
-def test_the_order_of_a_set_is_no_difference() -> None:
-    """It depends on hashes. That of a list counts, also below a name that is no field any more."""
-    declared = Declared(app)
-
-    def same(name: str, one: Any, other: Any) -> bool:
-        return declared.comparable("shop/a", name, one) == declared.comparable("shop/a", name, other)
-
-    assert same("tags", ["b", "a"], ["a", "b"])
-    assert not same("tags", ["b", "a"], ["a", "c"])
-    assert not same("rows", ["b", "a"], ["a", "b"])
-    assert same("seen", {"names": ["b", "a"]}, {"names": ["a", "b"]})
-    assert not same("gone", ["b", "a"], ["a", "b"])
-    assert not same("tags", ["b", 1], [1, "b"]), "no set[str]: as it is"
 
 
 def test_timers_with_other_payloads_or_tokens_differ() -> None:

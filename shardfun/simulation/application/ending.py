@@ -16,6 +16,7 @@ from shardfun.core.function import DEAD_LETTER_KIND
 from shardfun.model.letters import letter_of, plain
 from shardfun.model.ordered_keys import decode_key
 from shardfun.simulation.view import CheckpointView
+from shardfun.testing.declared import Declared
 
 SHOWN_MAX = 5
 SHOWN_CHARACTERS = 160
@@ -41,10 +42,10 @@ class Ending:
         return hashlib.blake2b(repr(content).encode(), digest_size=16).hexdigest()
 
 
-def ending_of(view: CheckpointView, published: Mapping[tuple[str, int], Sequence[bytes]]) -> Ending:
+def ending_of(view: CheckpointView, published: Mapping[tuple[str, int], Sequence[bytes]], declared: Declared) -> Ending:
     """What the last checkpoint of a run and its sinks hold."""
     parts = {
-        (str(address), name): cbor2.dumps(value, canonical=True)
+        (str(address), name): _encoded(declared.comparable(address.typename, name, value))
         for address, fields in view.states.items()
         for name, value in fields.items()
         if not name.startswith("_")
@@ -57,11 +58,17 @@ def ending_of(view: CheckpointView, published: Mapping[tuple[str, int], Sequence
                 letters[f"{letter.target}: {letter.payload!r}: {letter.reason}"] += 1
             elif (parsed := parse_cell_key(key)) is not None:
                 # Elements of buffers are numbered per address, so their keys compare, too.
-                parts[str(parsed.address), f"{parsed.name}[{_shown_key(parsed.kind, parsed.suffix)}]"] = value_in(raw)
+                parts[str(parsed.address), f"{parsed.name}[{_shown_key(parsed.kind, parsed.suffix)}]"] = _encoded(
+                    declared.comparable(parsed.address.typename, parsed.name, cbor2.loads(value_in(raw)))
+                )
     records: dict[str, list[list[bytes]]] = {}
     for (name, _), found in published.items():
         records.setdefault(name, []).append(list(found))
     return Ending(parts, records, letters)
+
+
+def _encoded(value: Any) -> bytes:
+    return cbor2.dumps(value, canonical=True)
 
 
 def _shown_key(kind: bytes, suffix: bytes) -> str:

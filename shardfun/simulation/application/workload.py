@@ -27,6 +27,7 @@ from shardfun.simulation.options import Options
 from shardfun.simulation.view import CheckpointView
 from shardfun.simulation.violation import Violation
 from shardfun.simulation.workloads.workload import Workload
+from shardfun.testing.declared import Declared
 from shardfun.testing.simulated import Check, Checkpoint
 
 INVARIANT = "invariant"
@@ -115,7 +116,7 @@ class Application(Workload):
 
     def judge_end(self, view: CheckpointView, published: Mapping[tuple[str, int], list[bytes]]) -> None:
         """See ``Workload``. The invariant is asked of the last checkpoint again: only now it is known to be the last."""
-        self.ending = ending_of(view, published)
+        self.ending = ending_of(view, published, Declared(self.app))
         for kind, check in ((INVARIANT, self._subject.simulation.invariant), (CHECK, self._subject.simulation.check)):
             if check is not None:
                 self._ask(kind, check, view, last=True)
