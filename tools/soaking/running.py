@@ -17,6 +17,8 @@ from soaking.state import Found, Piece, Result
 
 LETTING_GO_S = 20.0
 LOG_LENGTH = 20_000
+PATIENCE_WHEN_NICE = 10
+"""So many times the time may a piece take that leaves the processor to all others: what is starved does not hang."""
 
 Process = subprocess.Popen[bytes]
 
@@ -27,10 +29,11 @@ def perform(
     """Run a piece from a repository; its result, and the end of what it wrote to its error output.
 
     Args:
-        limit_s: a piece that takes longer hangs, and is ended. That is a violation, as is an end without a result.
+        limit_s: a piece that takes longer hangs, and is ended. That is a violation, as is an end without a result. Nice ones may take longer.
         known: entered while the process lives.
     """
     # The tool of that repository does it, so that it fits the rest there.
+    limit_s *= PATIENCE_WHEN_NICE if os.nice(0) > 0 else 1
     command = [sys.executable, str(root / "tools" / "soak"), "--piece", msgspec.json.encode(piece).decode()]
     environment = os.environ | {"PYTHONPATH": str(root), "PYTHONHASHSEED": str(piece.first)}
     with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as out:
