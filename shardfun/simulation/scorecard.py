@@ -46,7 +46,7 @@ def score(mutation: str, seeds: Sequence[int], sample: int, run: Callable[[int, 
         if number >= sample and first_seed is not None:
             break
         outcome = run(seed, plan)
-        if outcome.kind == "ok":
+        if not MUTATIONS[mutation].is_found_by(outcome):
             continue
         if first_seed is None:
             first_seed, kind, what = seed, outcome.kind, outcome.what

@@ -21,7 +21,9 @@ class Finds:
         assert plan.mutation == "no-outbox"
         self.ran.append(seed)
         found = seed in self.seeds
-        return Outcome("correctness" if found else "ok", f"seed {seed} | lost" if found else "", {}, "")
+        if not found:  # what the mutation itself does wrong does not count
+            return Outcome("crash", "TypeError: one argument too many", {}, "")
+        return Outcome("correctness", f"seed {seed} | lost", {}, "")
 
 
 def test_the_sample_is_run_and_counted() -> None:

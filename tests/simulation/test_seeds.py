@@ -15,7 +15,7 @@ import pytest
 from shardfun.simulation.campaign import Plan, first_finding, run_seed, run_seeds
 from shardfun.simulation.mutations import MUTATIONS, mutated
 from shardfun.simulation.options import WORKLOADS, draw
-from shardfun.simulation.world import DELIVERED_MIN
+from shardfun.simulation.world import DELIVERED_MIN, Outcome
 
 KEPT: dict[str, Any] = tomllib.loads((Path(__file__).parent / "seeds.toml").read_text())
 FRESH, MANY = range(6, 12), range(1, 201)
@@ -66,10 +66,40 @@ def test_seeds_that_once_failed_pass(entry: dict[str, Any]) -> None:
     "mutation", [name if name in USUAL else pytest.param(name, marks=pytest.mark.long) for name in MUTATIONS]
 )
 def test_a_deliberate_mistake_is_found(mutation: str) -> None:
-    """Each way of breaking the protocol is found within 200 seeds: the checks are not blind."""
+    """Each way of breaking the protocol is found within 200 seeds, as what it is: the checks are not blind."""
     hint = KEPT["mutation_hints"].get(mutation)
     seeds = SEARCHED if hint is None else [hint, *SEARCHED]
-    assert first_finding(seeds, Plan(mutation=mutation)) is not None
+    found = first_finding(seeds, Plan(mutation=mutation))
+    assert found is not None
+    assert MUTATIONS[mutation].is_found_by(found[1]), found
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "entry", [entry for entry in KEPT["seed"] if "mutation" in entry], ids=lambda entry: str(entry["seed"])
+)
+def test_a_kept_seed_finds_its_mistake_again(entry: dict[str, Any]) -> None:
+    """With the mistake for which it is kept: otherwise it proves nothing any more, and another one is to be kept."""
+    outcome = run_seed(entry["seed"], Plan(mutation=entry["mutation"]))
+    assert MUTATIONS[entry["mutation"]].is_found_by(outcome), outcome
+
+
+@pytest.mark.parametrize(
+    ("kind", "what", "found"),
+    [
+        ("ok", "", False),
+        ("crash", "TypeError: receive() takes 2 positional arguments but 3 were given", False),
+        ("crash", "AttributeError: 'Link' object has no attribute '_window'", False),
+        ("correctness", "money: expected 1400, found 1399", False),
+        ("correctness", "channel 1 to 0: 2 frames were under way at the cut, 0 are logged", True),
+    ],
+)
+def test_only_what_it_breaks_counts_for_a_mistake(kind: str, what: str, found: bool) -> None:  # noqa: FBT001
+    """A mutation that does not fit the core any more fails in every seed: that shows nothing."""
+    assert MUTATIONS["no-channel-log"].is_found_by(Outcome(kind, what, {}, "")) is found
+    if kind == "crash":
+        assert not any(mutation.is_found_by(Outcome(kind, what, {}, "")) for mutation in MUTATIONS.values())
 
 
 def test_a_mutation_leaves_nothing_behind() -> None:

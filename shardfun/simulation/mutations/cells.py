@@ -106,7 +106,8 @@ def _end_is_forgotten(original: Any) -> Any:
         original(self, number, value, error)
         if created % 4 == 0:
             rows = self._dispatcher.types[address.typename].mailbox.rows
-            rows[-1] = (*rows[-1][:-1], request.lost)
+            lost = request.lost.type.decode(request.lost.data)
+            rows[-1] = (*rows[-1][:-1], lost if request.lost.type.immutable else request.lost)
 
     return finish
 
@@ -127,7 +128,9 @@ MUTATIONS: dict[str, Mutation] = {
         "messages of busy addresses are stored behind younger ones", (Patch(ShardCore, "take_cut", _busy_behind_mailbox),)
     ),
     "end-is-forgotten": Mutation(
-        "operations end as unknown without a recovery", (Patch(Operations, "finish", _end_is_forgotten),)
+        "operations end as unknown without a recovery",
+        (Patch(Operations, "finish", _end_is_forgotten),),
+        r"correctness: \d+ operations have ended as unknown",
     ),
     "unknown-again": Mutation(
         "the unknown end of an operation is told after each recovery", (Patch(Operations, "restore", _unknown_again),)

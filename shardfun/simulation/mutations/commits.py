@@ -73,6 +73,7 @@ MUTATIONS: dict[str, Mutation] = {
             Patch(Participant, "on_delta_written", _apply_before_commit),
             Patch(Participant, "on_delta_applied", _ignore_early_apply),
         ),
+        r"correctness: shard \d+ applies .* whose manifest is not durable",
     ),
     "abort-without-retag": Mutation(
         "an abort lists its records again without tagging them",

@@ -32,7 +32,9 @@ def _no_gap_check(original: Any) -> Any:
 
 MUTATIONS: dict[str, Mutation] = {
     "no-incarnation-check": Mutation(
-        "frames and messages of older incarnations count", (Patch(ShardCore, "accepts", _no_incarnation_check),)
+        "frames and messages of older incarnations count",
+        (Patch(ShardCore, "accepts", _no_incarnation_check),),
+        r"correctness: shard \d+: a frame of incarnation ",
     ),
     "no-gap-check": Mutation("a missing frame is not noticed", (Patch(Link, "receive", _no_gap_check),)),
 }

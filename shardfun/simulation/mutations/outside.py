@@ -180,7 +180,11 @@ def _trim_for_the_fastest(original: Any) -> Any:
 
 
 MUTATIONS: dict[str, Mutation] = {
-    "zombie-lives": Mutation("a shard is replaced without being killed", (Patch(Node, "_spawn", _zombie_lives),)),
+    "zombie-lives": Mutation(
+        "a shard is replaced without being killed",
+        (Patch(Node, "_spawn", _zombie_lives),),
+        r"correctness: shard \d+: its store is opened while another process",
+    ),
     "timers-by-another-clock": Mutation(
         "timers follow a clock that is ahead of the one that functions see",
         (Patch(Timers, "until_ms", _timers_by_another_clock),),
@@ -199,13 +203,29 @@ MUTATIONS: dict[str, Mutation] = {
         "a dead letter that is sent again stays, and may be sent again", (Patch(letters, "replay", _replay_keeps),)
     ),
     "replay-drops-letter": Mutation("a dead letter is deleted and not sent", (Patch(letters, "replay", _replay_drops),)),
-    "look-ahead": Mutation("a question about a checkpoint is answered from memory", (Patch(Queries, "_look_at", _look_ahead),)),
-    "look-is-short": Mutation("of maps and buffers one item is shown", (Patch(shard_queries, "look", _look_without_parts),)),
-    "page-skips-item": Mutation("between two pages an item is left out", (Patch(_Seen, "_page", _page_skips),)),
-    "letter-not-shown": Mutation(
-        "the oldest dead letter of a shard is not listed", (Patch(looks, "find_letters", _oldest_letter_not_shown),)
+    "look-ahead": Mutation(
+        "a question about a checkpoint is answered from memory",
+        (Patch(Queries, "_look_at", _look_ahead),),
+        "correctness: .* (is shown as|goes on at) ",
     ),
-    "answer-unheard": Mutation("answers of shards about state are lost", (Patch(QueryDesk, "on_found", _answer_unheard),)),
+    "look-is-short": Mutation(
+        "of maps and buffers one item is shown",
+        (Patch(shard_queries, "look", _look_without_parts),),
+        "correctness: .* (is shown as|goes on at) ",
+    ),
+    "page-skips-item": Mutation(
+        "between two pages an item is left out", (Patch(_Seen, "_page", _page_skips),), "correctness: .* goes on at "
+    ),
+    "letter-not-shown": Mutation(
+        "the oldest dead letter of a shard is not listed",
+        (Patch(looks, "find_letters", _oldest_letter_not_shown),),
+        r"correctness: dead letters of shard \d+ as of",
+    ),
+    "answer-unheard": Mutation(
+        "answers of shards about state are lost",
+        (Patch(QueryDesk, "on_found", _answer_unheard),),
+        "liveness: .*; the operator waits for [A-Z]",
+    ),
     "request-runs-again": Mutation(
         "a request that is repeated with its key is made again", (Patch(request, "_requested", _request_twice),)
     ),

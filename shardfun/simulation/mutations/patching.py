@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from shardfun.simulation.world import Outcome
+
+FOUND_AS: Final = r"correctness: |liveness: |crash: (?!(TypeError|AttributeError|NameError|UnboundLocalError|ImportError|IndexError|KeyError)\b)"
+"""A check of the world, or of the core. What Python raises at code that does not fit would be a mistake in the mutation itself."""
 
 
 class Patch(NamedTuple):
@@ -15,7 +22,17 @@ class Patch(NamedTuple):
 
 
 class Mutation(NamedTuple):
-    """``mistake``: one line for people."""
+    """A deliberate mistake.
+
+    Args:
+        mistake: one line for people.
+        found_as: a pattern: how what is found begins, as ``kind: what``.
+    """
 
     mistake: str
     patches: tuple[Patch, ...]
+    found_as: str = FOUND_AS
+
+    def is_found_by(self, outcome: Outcome) -> bool:
+        """Whether a run has found the mistake, and not another one."""
+        return re.match(self.found_as, f"{outcome.kind}: {outcome.what}") is not None

@@ -47,11 +47,14 @@ def _log_at_execution(original: Any) -> Any:
 
 MUTATIONS: dict[str, Mutation] = {
     "no-channel-log": Mutation(
-        "what arrives on a channel before its barrier is not logged", (Patch(Participant, "_log", _no_channel_log),)
+        "what arrives on a channel before its barrier is not logged",
+        (Patch(Participant, "_log", _no_channel_log),),
+        r"correctness: channel \d+ to \d+: \d+ frames were under way at the cut",
     ),
     "no-outbox": Mutation("a checkpoint lacks the outboxes", (Patch(ShardCore, "take_cut", _no_outbox),)),
     "log-at-execution": Mutation(
         "frames are logged when they are executed instead of when they arrive",
         (Patch(Participant, "_log", _no_channel_log), Patch(ShardCore, "fill_mailboxes", _log_at_execution)),
+        r"correctness: channel \d+ to \d+: \d+ frames were under way at the cut",
     ),
 }

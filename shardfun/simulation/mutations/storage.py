@@ -204,9 +204,12 @@ MUTATIONS: dict[str, Mutation] = {
     "manifest-folder-not-synced": Mutation(
         "a checkpoint counts as complete before the name of its manifest is durable",
         (Patch(manifest_module, "write_checked", _checked_written_by(sync_folder=False)),),
+        "correctness: .* a power cut could take its manifest",
     ),
     "delta-not-synced": Mutation(
-        "a delta is not fsynced", (Patch(store_module, "durable_file", _delta_written_by(sync=False)),)
+        "a delta is not fsynced",
+        (Patch(store_module, "durable_file", _delta_written_by(sync=False)),),
+        "correctness: .* a power cut could take this delta",
     ),
     "delta-folder-not-synced": Mutation(
         "the name of a delta is not made durable", (Patch(store_module, "durable_file", _delta_written_by(sync_folder=False)),)
@@ -224,6 +227,7 @@ MUTATIONS: dict[str, Mutation] = {
     "newest-delta-counts": Mutation(
         "a recovery goes to the newest delta instead of the one that the manifest names",
         (Patch(LevelDBStore, "recover", _recovery_keeps_newer),),
+        r"correctness: shard \d+: the store is not as in checkpoint",
     ),
     "redo-by-id": Mutation(
         "deltas are applied in the order of their ids, and those that never counted are left there",
