@@ -106,9 +106,16 @@ async def points(world: World) -> None:
             else:
                 found.kill()
 
-        world.at_point = at
-        with trio.move_on_after(5):
-            await done.wait()
+        await reached(world, at, done)
+
+
+async def reached(world: World, at: Callable[[Point, SimProcess | None], None], done: trio.Event) -> None:
+    """Wait until something is done at a named step; for a while. Others may wait for theirs meanwhile."""
+    world.at_points.append(at)
+    with trio.move_on_after(5):
+        await done.wait()
+    if at in world.at_points:
+        world.at_points.remove(at)
 
 
 async def network(world: World) -> None:
@@ -188,9 +195,7 @@ async def supervisor_dies(world: World) -> None:
                 world.fault(f"supervisor dies at {point}")
                 raise Killed
 
-        world.at_point = at
-        with trio.move_on_after(5):
-            await done.wait()
+        await reached(world, at, done)
 
 
 async def stops(world: World) -> None:
@@ -226,6 +231,7 @@ async def letters(world: World) -> None:
     while True:
         await pause(world, 0.5)
         found = await ask(world, LettersQuestion(action="list"))
+        world.faults["letters listed"] += isinstance(found, LettersAnswer)
         if isinstance(found, LettersAnswer) and found.letters:
             some = world.chance.sample(found.letters, min(3, len(found.letters)))
             await ask(world, LettersQuestion(action="replay", keys=[letter.key for letter in some]))
@@ -242,7 +248,7 @@ async def queries(world: World) -> None:
             ListQuestion(typename="shells/plain"),
             CheckpointQuestion(),
         ]
-        await ask(world, world.chance.choice(choice))
+        world.faults["state looked at"] += await ask(world, world.chance.choice(choice)) is not None
 
 
 async def ask(world: World, question: Question) -> object:
@@ -281,6 +287,31 @@ ALL: Final[tuple[Disturbance, ...]] = (
     letters,
     queries,
 )
+
+
+COUNTED: Final[dict[Disturbance, str]] = {
+    kills: "kill",
+    freezes: "freeze",
+    points: "at ",
+    network: "cut",
+    late_control: "late",
+    spares: "spare killed",
+    full_disk: "disk full",
+    bad_disk: "EIO",
+    supervisors: "supervisor cancelled",
+    supervisor_dies: "supervisor dies at ",
+    stops: "stop",
+    long_functions: "long functions",
+    clock_jumps: "clock",
+    letters: "letters listed",
+    queries: "state looked at",
+}
+"""How what each kind does is counted: the beginning of a name."""
+
+
+def times(kind: Disturbance, world: World) -> int:
+    """How often a kind of trouble has come."""
+    return sum(count for name, count in world.faults.items() if name.startswith(COUNTED[kind]))
 
 
 def together(*some: Disturbance) -> Disturbance:

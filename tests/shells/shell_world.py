@@ -120,7 +120,8 @@ class World:
         self.well = trio.Event()
         self.final: NodeStatus | None = None
         self.node_errors: list[ShardfunError] = []
-        self.at_point: Callable[[Point, SimProcess | None], None] = lambda point, process: None
+        self.at_points: list[Callable[[Point, SimProcess | None], None]] = []
+        """Called at each named step of a driver."""
         self.supervisor_alive = True
         self._slow_imports = 0
         self._pids = count(FIRST_PID)
@@ -189,7 +190,8 @@ class World:
             if self.disk.broken and point is not Point.APPLY_CHUNK:
                 self.disk.broken -= 1
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
-        self.at_point(point, process)
+        for at in [*self.at_points]:
+            at(point, process)
         if process is not None and not process.alive:
             raise Killed
 
@@ -207,7 +209,7 @@ class World:
         """Nothing fails any more."""
         self.trace.add("HEAL")
         self.disk = DiskState()
-        self.at_point = lambda point, process: None
+        self.at_points.clear()
         self.net.weather = Weather(self.options.latency_s, self.options.control_latency_s)
         self._slow_imports = 0
         self.wall_ahead_s = 0.0

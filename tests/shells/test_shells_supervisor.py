@@ -97,7 +97,7 @@ def test_a_shard_dies_at_each_named_step(first: int) -> None:
                 world.fault(f"dies at {point}", process=victim)
                 victim.kill()
 
-        world.at_point = at
+        world.at_points.append(at)
         await trio.sleep(0.7)
         for process in world.serving():  # so that there is a recovery in any case
             process.kill()
