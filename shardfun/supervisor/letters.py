@@ -80,8 +80,8 @@ class LetterDesk:
         self.wake()
 
     def on_done(self, shard: int, message: LettersDone) -> None:
-        """A shard has answered."""
-        if self._waiting:
+        """A shard has answered. Numbers of requests mean nothing beyond an incarnation."""
+        if self._waiting and message.incarnation == self._coordinator.incarnation:
             self._answers[shard, message.request] = message
             self.wake()
 

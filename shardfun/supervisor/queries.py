@@ -93,7 +93,7 @@ class QueryDesk:
     def on_found(self, shard: int, message: Found) -> None:
         """A shard has answered."""
         request = self._requests.get((shard, message.request))
-        if request is not None:
+        if request is not None and message.incarnation == self._coordinator.incarnation:
             request.answer = message
             request.news.set()
 

@@ -283,3 +283,25 @@ async def test_damage_in_a_store_is_reported() -> None:
             for shard in range(SHARDS):
                 world.desk.on_done(shard, LettersDone(1, world.asked[-1].request, [], 0, [], 0, "block is damaged"))
     assert found.group_contains(CorruptionError, match="shard 0: block is damaged")
+
+
+async def test_an_answer_of_another_incarnation_is_none() -> None:
+    """Another supervisor may have asked something else under the same number."""
+    world = World()
+    world.silent = True
+    answers: list[LettersAnswer] = []
+    async with trio.open_nursery() as nursery:
+
+        async def ask() -> None:
+            answers.append(await world.desk.answer(LettersQuestion(action="list")))
+
+        nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        for shard in range(SHARDS):
+            request = world.asked[shard].request
+            world.desk.on_done(shard, LettersDone(7, request, [letter(9, shard)], 1, [], 0, ""))
+        await trio.testing.wait_all_tasks_blocked()
+        assert not answers
+        for shard in range(SHARDS):
+            world.desk.on_done(shard, LettersDone(1, world.asked[shard].request, [], 0, [], 0, ""))
+    assert answers[0].letters == []
