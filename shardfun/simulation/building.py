@@ -72,7 +72,9 @@ def operator_of(around: Surroundings) -> Operator:
     """Who looks at dead letters and states in a run."""
     typenames = [function.spec.typename for function in around.program.functions]
     named = [typename for typename in typenames if not typename.endswith("*")]
-    return Operator(around.chance, around.checker, named, damage=around.options.rates.flip > 0)
+    return Operator(
+        around.chance, around.checker, named, unreadable=around.options.rates.flip > 0 or around.options.rates.read > 0
+    )
 
 
 def figures_of(around: Surroundings, operator: Operator | None) -> dict[str, float]:

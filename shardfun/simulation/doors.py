@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from shardfun.core.shard import ShardCore
 from shardfun.simulation.publisher import Publisher
 from shardfun.simulation.surroundings import Surroundings
@@ -19,13 +22,15 @@ class Doors:
         self._shard = shard
         self._publishers = [Publisher(around, name, shard) for name in around.workload.egresses]
         self._throttled = False
-        self._log = None if around.intake is None else around.intake.reader(shard)
+        self._hands = None if around.intake is None else around.intake.machine.process()
+        self._log = None if self._hands is None or around.intake is None else around.intake.reader(shard, self._hands)
 
     def attach(self, core: ShardCore) -> None:
         """A new incarnation: go on where its checkpoint was."""
         self._throttled = False
         if self._log is not None:
-            self._log.open(core.positions.get(HTTP_INGRESS))
+            with self._reading():
+                self._log.open(core.positions.get(HTTP_INGRESS))
         self._announce_finished(core)
         for publisher in self._publishers:
             publisher.attach(core)
@@ -47,7 +52,8 @@ class Doors:
         """Read a batch from one of the ingresses, while there is room."""
         around = self._around
         if self._log is not None and around.chance.random() < LOG_SHARE and not self._closed(core):
-            batch = self._log.read(around.chance.randint(1, around.options.batch), around.trace.now)
+            with self._reading():
+                batch = self._log.read(around.chance.randint(1, around.options.batch), around.trace.now)
             if batch is not None:
                 core.ingest(HTTP_INGRESS, batch)
                 around.note(f"shard {self._shard}", "ingested", f"{len(batch.records)} entries up to {batch.position}")
@@ -62,6 +68,16 @@ class Doors:
         around.note(f"shard {self._shard}", "ingested", f"{name} {start} to {stop}")
         self._announce_finished(core)
         return True
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """The intake log is read, and that may fail."""
+        assert self._hands is not None
+        self._hands.begin_job(self._around.faults.trouble("read"))
+        try:
+            yield
+        finally:
+            self._hands.begin_job()
 
     def _readable(self, core: ShardCore, ingress: str) -> int:
         """Records that may be read by now and were not."""

@@ -46,15 +46,18 @@ class _Version(msgspec.Struct, array_like=True):
 _decode_version = msgspec.msgpack.Decoder(_Version).decode
 
 
-def simulated_leveldb(files: FileSystem, damages: Callable[[], int] = lambda: 0) -> OpenEngine:
+def simulated_leveldb(
+    files: FileSystem, damages: Callable[[], int] = lambda: 0, look_again: Callable[[Path], None] = lambda _: None
+) -> OpenEngine:
     """Opens databases on a file system.
 
     Args:
         damages: counts bits that have flipped; what was read before is read again when it changes.
+        look_again: called for a table that is looked into and was read before; may raise ``OSError``.
     """
 
     def open_engine(path: Path, options: StoreOptions, paranoid: bool) -> SimulatedLevelDB:  # noqa: FBT001 - as OpenEngine
-        return SimulatedLevelDB(files, path, options, damages, paranoid=paranoid)
+        return SimulatedLevelDB(files, path, options, damages, look_again, paranoid=paranoid)
 
     return open_engine
 
@@ -63,12 +66,20 @@ class SimulatedLevelDB:
     """Implements ``Engine``. See the module."""
 
     def __init__(
-        self, files: FileSystem, path: Path, options: StoreOptions, damages: Callable[[], int], *, paranoid: bool
+        self,
+        files: FileSystem,
+        path: Path,
+        options: StoreOptions,
+        damages: Callable[[], int],
+        look_again: Callable[[Path], None],
+        *,
+        paranoid: bool,
     ) -> None:
         self._files = files
         self._path = path
         self._buffer_bytes = options.write_buffer_bytes
         self._damages = damages
+        self._look_again = look_again
         self._seen_damages = damages()
         self._recent: dict[bytes, bytes | None] = {}
         self._recent_bytes = 0
@@ -273,10 +284,13 @@ class SimulatedLevelDB:
 
     def _table(self, number: int, *, verify: bool) -> dict[bytes, bytes | None]:
         self._drop_if_damaged()
-        table = self._tables[number]
-        if table is None:
+        table, path = self._tables[number], self._path / f"{number:06d}.ldb"
+        if table is not None:
             with _as_engine_error():
-                raw = self._files.read(self._path / f"{number:06d}.ldb", 0, READ_ALL)
+                self._look_again(path)
+        else:
+            with _as_engine_error():
+                raw = self._files.read(path, 0, READ_ALL)
             if verify and zlib.crc32(raw[4:]).to_bytes(4, "big") != raw[:4]:
                 raise EngineDamage(b"Corruption: block checksum mismatch")
             try:

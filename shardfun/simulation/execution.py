@@ -7,6 +7,7 @@ from collections.abc import Callable
 from shardfun.core.effects import StartCall
 from shardfun.core.shard import ShardCore
 from shardfun.errors import FunctionRestartError
+from shardfun.simulation.file_store import AnyStore, FileStore
 from shardfun.simulation.surroundings import Surroundings
 from shardfun.simulation.violation import Violation
 
@@ -23,11 +24,13 @@ class Execution:
         self,
         around: Surroundings,
         shard: int,
+        store: AnyStore,
         restart: Callable[[ShardCore, FunctionRestartError], None],
         perform: Callable[[], None],
     ) -> None:
         self._around = around
         self._name = f"shard {shard}"
+        self._store = store
         self._restart = restart
         self._perform = perform
         self._calls = around.beside.of_shard(shard)
@@ -80,13 +83,23 @@ class Execution:
         return worked
 
     def _guarded(self, core: ShardCore, work: Callable[[ShardCore], bool]) -> bool:
-        """Work that runs functions: one may end the incarnation, or find something wrong."""
+        """Work that runs functions: one may end the incarnation, or find something wrong.
+
+        Raises:
+            StorageError: state cannot be read, for which a node stops.
+        """
         before = core.dispatcher.invocations
+        store = self._store if isinstance(self._store, FileStore) else None
+        if store is not None:
+            store.expect(self._around.faults.trouble("read"))
         try:
             worked = work(core)
         except FunctionRestartError as error:
             self._restart(core, error)
             worked = True
+        finally:
+            if store is not None:
+                store.expect(None)
         self._around.executed += core.dispatcher.invocations - before
         self._find_violations()
         self._perform()

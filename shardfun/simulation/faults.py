@@ -213,9 +213,7 @@ class Faults:
 
     def trouble(self, job: str) -> Trouble | None:
         """What goes wrong in the next job of real storage code."""
-        if job == "read":  # nothing is written
-            return None
-        kind = {"write": "refuse", "apply": "stall"}.get(job, "disk")
+        kind = {"write": "refuse", "apply": "stall", "read": "read"}.get(job, "disk")
         return draw_trouble(job, self.detail) if self._happens(kind) else None
 
     def power_fails(self, job: str) -> bool:

@@ -40,6 +40,7 @@ JOB_STEPS = {
     "open log": 24,
     "append": 9,
     "tend": 12,
+    "read": 3,
 }
 """About how many steps of the disk a job takes: one of them fails, or is the last one before a death."""
 
@@ -98,7 +99,7 @@ class FileStore:
         if self._store is None:
             self._files = files = self._disk.process()
             self._arm()
-            engine = simulated_leveldb(files, lambda: self._disk.damages)
+            engine = simulated_leveldb(files, lambda: self._disk.damages, files.look_again)
             job, shard, shards = self._identity
             self._store = LevelDBStore.open(
                 self._folder, job=job, shard=shard, shards=shards, options=self._options, disk=files, engine=engine
@@ -146,6 +147,11 @@ class FileStore:
         finally:
             self._trouble = self._dies_at = None
             self._arm()
+
+    def expect(self, trouble: Trouble | None) -> None:
+        """What goes wrong in reads that are no job, from now on."""
+        self._trouble = trouble
+        self._arm()
 
     def die_in(self, job: Callable[[], Any], kind: str, chance: random.Random) -> None:
         """The process dies before one of the steps of a job, which may be the first: to open the store."""

@@ -332,6 +332,10 @@ class ProcessFiles:
         self._step("read", path)
         return bytes(self._file(path).data[offset : offset + length])
 
+    def look_again(self, path: Path) -> None:
+        """Read what was read before: the system may have to fetch it from the disk again."""
+        self._step("read", path)
+
     def free_bytes(self, folder: Path) -> int:
         """See ``FileSystem``."""
         self._step("free_bytes", folder)

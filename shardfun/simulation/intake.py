@@ -17,7 +17,7 @@ from shardfun.simulation.clients import Clients
 from shardfun.simulation.door import FOLDER, WHO, Door, SimulatedBell
 from shardfun.simulation.faults import Faults
 from shardfun.simulation.file_store import JOB_STEPS
-from shardfun.simulation.files import ProcessDeath, SimulatedDisk
+from shardfun.simulation.files import ProcessDeath, ProcessFiles, SimulatedDisk
 from shardfun.simulation.inodes import Folder
 from shardfun.simulation.sinks import Sink
 from shardfun.simulation.trace import Trace
@@ -96,9 +96,9 @@ class Intake:
         return self.clients.wake_times()
 
     # ---- for the shards -------------------------------------------------------------------------------------------------
-    def reader(self, shard: int) -> LogReader:
+    def reader(self, shard: int, hands: ProcessFiles) -> LogReader:
         """The real reader of the log, for a process of a shard."""
-        return LogReader(FOLDER, slot_range(shard, self._shards), self._bells[shard], self.machine.process())
+        return LogReader(FOLDER, slot_range(shard, self._shards), self._bells[shard], hands)
 
     def deliver(self, record: bytes) -> None:
         """A reply leaves a shard: to the door, if it lives."""

@@ -119,17 +119,17 @@ class Operator:
 
     Args:
         chance: of the world.
-        damage: whether bits of the disk may flip in this run.
+        unreadable: whether reads may fail in this run, or bits of the disk flip.
     """
 
-    def __init__(self, chance: random.Random, checker: Checker, typenames: list[str], *, damage: bool) -> None:
+    def __init__(self, chance: random.Random, checker: Checker, typenames: list[str], *, unreadable: bool) -> None:
         self.active = True
         self.counts = {"letters_replayed": 0, "letters_dropped": 0, "questions": 0}
         self._chance = chance
         self._checker = checker
         self._book: LetterBook = checker.letters
         self._typenames = typenames
-        self._damage = damage
+        self._unreadable = unreadable
         self._asked: Question | None = None
         self._since = 0
         """What every shard had applied when that was asked."""
@@ -166,7 +166,7 @@ class Operator:
             self._asked = None
             return False
         except (CorruptionError, StorageError):
-            if not self._damage:
+            if not self._unreadable:
                 raise
             self._asked = None
             return True

@@ -38,6 +38,7 @@ class Rates:
         refuse: the disk refuses a delta (per delta); ``unsynced``: the share of these that fail in the last fsync.
         stall: applying or recovering fails half-way and is tried again (per attempt).
         disk: a step of any other storage job of a real store fails (per job); ``slow``: a job takes a while (per job).
+        read: a read fails, of a running shard or for somebody who asks (per piece of work).
         outage: the power fails while a disk job is under way (per job); ``flip``: a bit of a stored file flips (per step).
         sink: a sink does not take records (per attempt).
         sink_error: a sink says that it has failed, and has written all, some or none of them (per attempt).
@@ -78,6 +79,7 @@ class Rates:
     shut: float = 0.0
     disk: float = 0.0
     slow: float = 0.0
+    read: float = 0.0
     outage: float = 0.0
     flip: float = 0.0
 
@@ -216,6 +218,7 @@ def _on_files(options: Options, chance: random.Random) -> Options:
         slow=chance.choice((0.0, 0.05, 0.3)),
         flip=chance.choice((2e-4, 1e-3)) if chance.random() < FLIPS_SHARE else 0.0,
         outage=chance.choice((0.0, 2e-3, 1e-2)),
+        read=chance.choice((0.0, 3e-4, 1e-3)),
     )
     return dataclasses.replace(options, rates=rates, files=True)
 

@@ -93,7 +93,7 @@ class ShardProcess:
             lambda: around.clock.now_s,
             around.checker.queries,
         )
-        self._execution = Execution(around, shard, self._restart, self._perform)
+        self._execution = Execution(around, shard, store, self._restart, self._perform)
 
     def note(self, event: str, detail: str = "") -> None:
         """Write down an event of this process."""
