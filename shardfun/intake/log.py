@@ -54,8 +54,16 @@ CONSUMED: Final = "consumed"
 
 
 def log_exists(folder: Path, disk: LogDisk = REAL_LOG_DISK) -> bool:
-    """Whether there is a log."""
-    return disk.exists(folder / DURABLE)
+    """Whether there is a log.
+
+    Raises:
+        StorageError: nobody can say.
+    """
+    path = folder / DURABLE
+    try:
+        return disk.exists(path)
+    except OSError as error:
+        raise storage_error("read", path, error) from error
 
 
 def frame_bytes(content: bytes) -> int:

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardfun.errors import CorruptionError, DirectoryInUseError, StorageError
-from shardfun.intake.log import CONSUMED, DURABLE, LogWriter
+from shardfun.intake.log import CONSUMED, DURABLE, LogWriter, log_exists
 from shardfun.intake.log_disk import RealLogDisk
 from shardfun.intake.log_files import (
     GROUP_BYTES,
@@ -35,7 +35,7 @@ from shardfun.intake.log_files import (
     segments,
     trim,
 )
-from shardfun.simulation.files import SimulatedDisk
+from shardfun.simulation.files import SimulatedDisk, Trouble
 
 
 def contents(folder: Path, end: int | None = None) -> list[bytes]:
@@ -292,6 +292,13 @@ def test_no_log_is_trimmed_and_scanned_without_an_error(tmp_path: Path) -> None:
     assert list(scan(tmp_path / "none", 0, 0)) == []
     assert load_mark(tmp_path / "none" / DURABLE) is None
     assert Mark(0, 0) == NO_MARK
+
+
+def test_a_disk_that_cannot_say_whether_there_is_a_log_is_an_error_of_storage() -> None:
+    files = SimulatedDisk().process()
+    files.begin_job(Trouble(1, errno.EIO))
+    with pytest.raises(StorageError, match="cannot read"):
+        log_exists(Path("/log"), files)
 
 
 # ---- marks ---------------------------------------------------------------------------------------------------------------
