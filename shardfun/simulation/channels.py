@@ -8,6 +8,7 @@ from zlib import crc32
 from shardfun.core.shard import ShardCore
 from shardfun.errors import ChannelLossError
 from shardfun.model.control import Loss
+from shardfun.simulation.gauges import check_limits
 from shardfun.simulation.network import InPipe
 from shardfun.simulation.surroundings import Surroundings
 from shardfun.simulation.violation import wrong
@@ -62,7 +63,7 @@ class Channels:
         self._note("received", f"{kind} from {peer}, {len(frame.raw)} bytes")
         if link.last_barrier != barrier:
             self._note("barrier came", f"from {peer}")
-        self._around.checker.limits_hold(core)
+        check_limits(core)
         return True
 
     def _receive_stale(self, core: ShardCore, peer: int, frame: InPipe) -> None:

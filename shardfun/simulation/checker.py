@@ -32,9 +32,6 @@ from shardfun.simulation.view import CheckpointView, waiting_messages
 from shardfun.simulation.violation import wrong
 from shardfun.simulation.workloads import Workload
 
-DIRTY_SLACK_BYTES = 200_000
-"""One piece of work may go so far beyond the hard limit of changed state."""
-
 
 class Checker:
     """See the module.
@@ -59,10 +56,14 @@ class Checker:
         self.queries = QueryTruth(self._functions, shards)
         self._truths: dict[tuple[int, int], Truth] = {}
         self._triggered = 0
+        self._undecided = 0
 
     # ---- on the way -----------------------------------------------------------------------------------------------------
     def triggered(self, checkpoint: int, stores: Sequence[AnyStore]) -> None:
-        """The supervisor asks for a checkpoint: ids only grow, and the one before it is applied by everybody."""
+        """The supervisor asks for a checkpoint: ids only grow, the one before it is decided, and if complete applied by everybody."""
+        if self._undecided:
+            wrong(f"checkpoint {checkpoint_name(checkpoint)} is triggered, {checkpoint_name(self._undecided)} is undecided")
+        self._undecided = checkpoint
         if checkpoint <= self._triggered:
             wrong(f"checkpoint {checkpoint_name(checkpoint)} is triggered after {checkpoint_name(self._triggered)}")
         self._triggered = checkpoint
@@ -71,6 +72,15 @@ class Checker:
             wrong(
                 f"checkpoint {checkpoint_name(checkpoint)} is triggered, {checkpoint_name(self.complete)} not applied by {behind}"
             )
+
+    def aborted(self, checkpoint: int) -> None:
+        """The supervisor gives up a checkpoint."""
+        if checkpoint == self._undecided:
+            self._undecided = 0
+
+    def incarnation_began(self) -> None:
+        """Nothing of an earlier incarnation can become complete any more."""
+        self._undecided = 0
 
     def cut(self, core: ShardCore) -> None:
         """A shard has just cut a checkpoint."""
@@ -86,32 +96,6 @@ class Checker:
         """A shard reports the loss of a frame: was there one?"""
         if not self._network.was_broken((sender, receiver), incarnation):
             wrong(f"shard {receiver} reports a loss where nothing was lost: {reason}")
-
-    def limits_hold(self, core: ShardCore) -> None:
-        """No buffer holds more than its maximum."""
-        for link in core.links:
-            if len(link.inbox) > core.limits.window_frames:
-                wrong(f"shard {core.identity.shard}: {len(link.inbox)} frames in the inbox of {link.peer}")
-        self._gauges_hold(core)
-        frozen = core.table.frozen
-        if frozen is not None and frozen.encoded and frozen.pre_images:
-            wrong(f"shard {core.identity.shard}: pre-images are kept after encoding")
-
-    @staticmethod
-    def _gauges_hold(core: ShardCore) -> None:
-        """No gauge is beyond its limit: calls, what waits, what has changed; and none is below nothing."""
-        limits, calls, shard = core.limits, core.dispatcher.calls, core.identity.shard
-        gauges = {
-            "calls": (calls.running, limits.calls),
-            "messages": (core.backlog, limits.backlog_limit),
-            "changed bytes": (core.table.dirty_bytes, limits.dirty_hard_bytes + DIRTY_SLACK_BYTES),
-        }
-        for what, (found, limit) in gauges.items():
-            if not 0 <= found <= limit:
-                wrong(f"shard {shard}: {found} {what}, expected 0 to {limit}")
-        for name, log in core.egress.items():
-            if log.pending_bytes != sum(map(len, log.pending)):
-                wrong(f"shard {shard}: egress {name} counts {log.pending_bytes} bytes that wait for its sink, and has others")
 
     # ---- after a recovery -----------------------------------------------------------------------------------------------
     def restored(self, core: ShardCore, store: AnyStore, queues: Queues) -> None:
@@ -163,6 +147,7 @@ class Checker:
         if manifest.parent != self.complete or manifest.checkpoint < self.complete:
             wrong(f"checkpoint {manifest.checkpoint} follows {manifest.parent}, but {self.complete} was complete before")
         self.complete = manifest.checkpoint
+        self._undecided = 0
         self.completed += 1
         parts: list[Queues] = []
         for shard, store in enumerate(stores):

@@ -8,8 +8,12 @@ from shardfun.core.effects import StartCall
 from shardfun.core.shard import ShardCore
 from shardfun.errors import FunctionRestartError
 from shardfun.simulation.file_store import AnyStore, FileStore
+from shardfun.simulation.gauges import check_gauges
 from shardfun.simulation.surroundings import Surroundings
 from shardfun.simulation.violation import Violation
+
+CHECKED_EVERY = 8
+"""Pieces of work, of which one is followed by a look at all gauges."""
 
 
 class Execution:
@@ -31,6 +35,7 @@ class Execution:
         self._around = around
         self._name = f"shard {shard}"
         self._store = store
+        self._pieces = 0
         self._restart = restart
         self._perform = perform
         self._calls = around.beside.of_shard(shard)
@@ -102,6 +107,9 @@ class Execution:
                 store.expect(None)
         self._around.executed += core.dispatcher.invocations - before
         self._find_violations()
+        self._pieces += 1
+        if not self._pieces % CHECKED_EVERY:
+            check_gauges(core)
         self._perform()
         return worked
 

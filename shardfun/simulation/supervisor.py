@@ -220,6 +220,8 @@ class Supervisor:
                 raw = encode_control(message)
                 if isinstance(message, Trigger) and message.incarnation == self.coordinator.incarnation and shard == 0:
                     around.checker.triggered(message.checkpoint, self._stores)
+                elif isinstance(message, Abort):
+                    around.checker.aborted(message.checkpoint)
                 around.controls.to_shard[shard].append(raw)
                 around.network.wake(shard, News.CONTROL)
                 if isinstance(message, Trigger | Abort | Complete) and around.faults.arrives_again:
@@ -238,6 +240,7 @@ class Supervisor:
                     around.note(WHO, "disk full", "incarnation")
                     return
                 around.network.forget_before(incarnation - 1)
+                around.checker.incarnation_began()
                 around.note(WHO, "incarnation", str(incarnation))
                 self.coordinator.incarnation_raised(incarnation)
             case FillVacancy(shard):
