@@ -11,7 +11,6 @@ from shardfun.core import letters
 from shardfun.core.dispatch import Dispatcher
 from shardfun.core.egress import EgressLog
 from shardfun.core.letters import DONE, KEY_PREFIX_BYTES
-from shardfun.core.looking import _Seen
 from shardfun.core.shard import ShardCore
 from shardfun.core.timers import Timers
 from shardfun.intake import request
@@ -125,16 +124,6 @@ def _look_without_parts(original: Any) -> Any:
     return look
 
 
-def _page_skips(original: Any) -> Any:
-    """The next page begins behind its first item."""
-
-    def page(self: Any, *arguments: Any, **named: Any) -> Any:
-        pairs, place = original(self, *arguments, **named)
-        return pairs, None if place is None else place + b"\0"
-
-    return page
-
-
 def _oldest_letter_not_shown(original: Any) -> Any:
     def find_letters(*arguments: Any) -> tuple[list[tuple[bytes, bytes]], int]:
         found, total = original(*arguments)
@@ -212,9 +201,6 @@ MUTATIONS: dict[str, Mutation] = {
         "the last item of maps and buffers is not shown",
         (Patch(shard_queries, "look", _look_without_parts),),
         "correctness: .* (is shown as|goes on at) ",
-    ),
-    "page-skips-item": Mutation(
-        "between two pages an item is left out", (Patch(_Seen, "_page", _page_skips),), "correctness: .* goes on at "
     ),
     "letter-not-shown": Mutation(
         "the oldest dead letter of a shard is not listed",
