@@ -115,6 +115,7 @@ class Database:
         self._options = options
         self._db: Any = None
         self._generation = 0
+        self._closed_for: BaseException | None = None
 
     @property
     def is_open(self) -> bool:
@@ -148,9 +149,14 @@ class Database:
                 raise self._mapped(error, "open") from error
             self.failed = False
 
-    def close(self) -> None:
-        """Close; running scans end with an error. Safe to call twice."""
+    def close(self, why: BaseException | None = None) -> None:
+        """Close; running scans end with an error. Safe to call twice.
+
+        Args:
+            why: what went wrong before; whoever reads from now on is told.
+        """
         with self.exclusive:
+            self._closed_for = why
             if self._db is not None:
                 self._db.close()
                 self._db = None
@@ -160,7 +166,7 @@ class Database:
         """The value of ``key``."""
         with self.exclusive:
             if self._db is None:
-                raise self._closed()
+                raise self.closed()
             try:
                 value: bytes | None = self._db.get(key, verify_checksums=True)
             except plyvel.Error as error:
@@ -171,7 +177,7 @@ class Database:
         """Pairs with ``start <= key < stop``, as they are at the moment of this call."""
         with self.exclusive:
             if self._db is None:
-                raise self._closed()
+                raise self.closed()
             iterator = self._db.iterator(start=start, stop=stop, verify_checksums=True, fill_cache=False)
             return self._fetch(iterator, self._generation)
 
@@ -181,7 +187,7 @@ class Database:
         """
         with self.exclusive:
             if self._db is None:
-                raise self._closed()
+                raise self.closed()
             start, stop = first.to_bytes(2, "big"), end.to_bytes(2, "big")
             iterator = self._db.iterator(start=start, stop=stop, verify_checksums=True, fill_cache=False)
             generation = self._generation
@@ -200,7 +206,7 @@ class Database:
         """Gives the first key from a given one on and before ``stop``, of a snapshot taken now."""
         with self.exclusive:
             if self._db is None:
-                raise self._closed()
+                raise self.closed()
             iterator = self._db.iterator(stop=stop, include_value=False, verify_checksums=True, fill_cache=False)
             generation = self._generation
 
@@ -237,7 +243,7 @@ class Database:
         After a crash a prefix of the chunks is there.
         """
         if self._db is None:
-            raise self._closed()
+            raise self.closed()
         try:
             batch = self._db.write_batch()
             _fill(batch, each)
@@ -270,7 +276,7 @@ class Database:
             witness: a key of no meaning, written afterwards: LevelDB reports a flush that failed only to the next write.
         """
         if self._db is None:
-            raise self._closed()
+            raise self.closed()
         try:
             self._db.compact_range(start=_NOTHING[0], stop=_NOTHING[1])
             self._db.put(witness, b"")
@@ -279,8 +285,14 @@ class Database:
             raise self._mapped(error, "flush") from error
         sync_directory(self.path, self._disk)
 
-    def _closed(self) -> StorageError:
-        return StorageError(f"{self.path}: the store is closed, or damaged and not yet recovered")
+    def closed(self) -> StorageError:
+        """The error of whoever uses it while it is closed."""
+        why = self._closed_for
+        error = StorageError(
+            f"{self.path}: the store is closed, or damaged and not yet recovered" + ("" if why is None else f": {why}")
+        )
+        error.__cause__ = why
+        return error
 
     def _mapped(self, error: plyvel.Error, doing: str) -> StorageError:
         text = _text(error)

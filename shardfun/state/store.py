@@ -298,8 +298,8 @@ class LevelDBStore:
             try:
                 self._open_checked()
                 self._bring_to(target)
-            except BaseException:
-                self._database.close()  # what is in it now is older than what readers may see
+            except BaseException as error:
+                self._database.close(error)  # what is in it now is older than what readers may see
                 raise
 
     def _open_checked(self) -> None:
@@ -391,7 +391,7 @@ class LevelDBStore:
 
     def _require_recovered(self) -> None:
         if not self._database.is_open:
-            raise StorageError(f"{self._database.path}: the store is closed, or damaged and not yet recovered")
+            raise self._database.closed()
 
     def _fetch(self, checkpoint: int) -> DeltaReader:
         return DeltaReader(self._delta_path(checkpoint), self._disk)
