@@ -123,6 +123,11 @@ class Database:
         return self._db is not None
 
     @property
+    def lost(self) -> bool:
+        """Whether it is closed because it could not be opened again."""
+        return self._db is None and self._closed_for is not None
+
+    @property
     def exists(self) -> bool:
         """Whether there is a database to open."""
         path = self.path / "CURRENT"

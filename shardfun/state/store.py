@@ -79,6 +79,8 @@ class LevelDBStore:
         self._recovered = False
         """By this process: the machine was not started anew since."""
         self._applied = BEGINNING
+        self._target = BEGINNING
+        """Where readers are, and where the database is brought to when it has to be opened again."""
         self._flushed = BEGINNING
         self._written: tuple[DeltaHeader, DeltaSummary] | None = None
         self._unflushed_deltas = 0
@@ -153,6 +155,8 @@ class LevelDBStore:
             LocalProtocolError: it does not build on the applied checkpoint, or its keys are not ascending.
             StorageError: the disk refused; ``delete_delta`` and abort, or write it again.
         """
+        if self._database.lost:  # else no checkpoint would be complete again, and nothing would ask for the database
+            self._reopen(self._target)
         self._require_recovered()
         check_next(header, self._applied, self._identity)
         self._written = None
@@ -199,6 +203,7 @@ class LevelDBStore:
             self._reopen(Mark(checkpoint, summary.digest))
         else:
             self._apply(header, summary, blocks)
+        self._target = self._applied
 
     def _prepared(self, checkpoint: int) -> tuple[DeltaHeader, DeltaSummary]:
         """What identifies a delta. Usually it was just written, and need not be read and hashed again."""
@@ -232,7 +237,7 @@ class LevelDBStore:
             StorageError: the disk refused; nothing is lost, try again after the next checkpoint.
         """
         if self._database.failed or not self._database.is_open:
-            self._reopen(self._applied)
+            self._reopen(self._target)
         if self._unflushed_deltas >= self._options.flush_deltas or self._unflushed_bytes >= self._options.flush_bytes:
             self._flush()
         # The applied checkpoint's own delta stays: it holds the queues that a recovery restores.
@@ -265,6 +270,7 @@ class LevelDBStore:
             self._reopen(target)
         else:
             self._bring_to(target)
+        self._target = target
         self._note_boot()
         # Last, since a refusal must leave everything as it was: an operator may bring a newer manifest back.
         for newer in self._delta_checkpoints():

@@ -143,6 +143,44 @@ def test_no_read_sees_what_opening_again_leaves_half_done(store: LevelDBStore, m
     assert dict(store.scan()) == {**content(first), b"\0\2s": bytes(400_000)}
 
 
+def test_a_database_that_could_not_be_opened_again_is_tried_with_the_next_delta(
+    store: LevelDBStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if some of it had been applied again: then it is behind what it was, and its marks are ahead."""
+    first, second, third = blocks_of(b"1"), blocks_of(b"2"), blocks_of(b"3")
+    one = store.write_delta(header(1), first, b"")
+    store.apply_delta(checkpoint_id(1, 1), first)
+    two = store.write_delta(header(2, (checkpoint_id(1, 1), one.digest)), second, b"")
+    store.apply_delta(checkpoint_id(1, 2), second)
+    third_header = header(3, (checkpoint_id(1, 2), two.digest))
+    for limit in (250_000, 100_000):  # refuses first the flush, then what opening again writes
+        with file_size_limit(limit), pytest.raises(StorageError):
+            store.maintain()
+    with monkeypatch.context() as patch:
+        apply, done = store._apply, list[int]()
+
+        def refuse_the_second(header: DeltaHeader, *rest: Any) -> None:
+            if done:
+                raise StorageError("refused")
+            done.append(header.checkpoint)
+            apply(header, *rest)
+
+        patch.setattr(store, "_apply", refuse_the_second)
+        patch.setattr(store, "_lost_power", lambda: True)  # so that everything since the flush is applied again
+        with pytest.raises(StorageError, match="refused"):
+            store.write_delta(third_header, third, b"")
+    store.write_delta(third_header, third, b"")
+    assert dict(store.scan()) == content(second)
+    store.apply_delta(checkpoint_id(1, 3), third)
+    assert dict(store.scan()) == content(third)
+
+
+def test_a_store_that_was_closed_stays_closed(store: LevelDBStore) -> None:
+    store.close()
+    with pytest.raises(StorageError, match="closed"):
+        store.write_delta(header(1), blocks_of(b"1"), b"")
+
+
 def test_a_flush_that_is_refused_is_noticed_and_moves_no_mark(store: LevelDBStore, tmp_path: Path) -> None:
     parent: tuple[int, bytes] = (0, b"")
     blocks = blocks_of(b"1")
