@@ -241,6 +241,7 @@ class Heartbeat(_Message, frozen=True, array_like=True, tag="heartbeat"):
     timers: int = 0
     dirty_bytes: int = 0
     cpu_s: float = 0.0
+    running_s: float = 0.0
     functions: list[list[Any]] = []
     """The fields of ``status.FunctionStatus`` in their order; at most one more than ``core.totals.TYPES_MAX``."""
     ingress: list[list[Any]] = []

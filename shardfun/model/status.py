@@ -90,6 +90,8 @@ class ShardStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Changed state that is not in a complete checkpoint yet."""
     cpu_s: float = 0.0
     """Processor time of the process."""
+    running_s: float = 0.0
+    """Time in which functions ran that do not await."""
     functions: list[FunctionStatus] = []
     ingress: list[IngressStatus] = []
     egress: list[EgressStatus] = []

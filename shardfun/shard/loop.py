@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from shardfun.core.shard import ShardCore
 from shardfun.mesh.fabric import Fabric
@@ -26,12 +27,24 @@ TICK_S = 0.004
 CLOCK_CHECK_S = 2.0  # the wall clock, which timers follow, may be set while the loop sleeps by the monotonic one
 
 
+@dataclass(slots=True)
+class Spent:
+    """Where the time of a process goes.
+
+    Args:
+        running_s: seconds in which functions that do not await ran: their reads and writes of state included.
+    """
+
+    running_s: float = 0.0
+
+
 class HotLoop:
     """One incarnation's loop.
 
     Args:
         perform: does the effects of the core.
         epoll: where channels are registered while they have frames waiting to be sent.
+        spent: what the loops of this process have done with their time.
     """
 
     def __init__(
@@ -42,6 +55,7 @@ class HotLoop:
         egress: Egress,
         perform: Callable[[], None],
         epoll: select.epoll,
+        spent: Spent,
         clock: Clock = REAL_CLOCK,
     ) -> None:
         self.core = core
@@ -54,6 +68,7 @@ class HotLoop:
         self._egress = egress
         self._perform = perform
         self._epoll = epoll
+        self._spent = spent
         self._clock = clock.work
         self._monotonic = clock.monotonic
         self._wall = clock.wall
@@ -116,6 +131,7 @@ class HotLoop:
         while (target := core.run(core.limits.frame_messages)) is not None:
             ended = self._clock()
             took = ended - started
+            self._spent.running_s += took
             if took > CHUNK_S:
                 target.chunk = max(1, int(target.chunk * CHUNK_S / (2 * took)))
             elif took < CHUNK_S / 2:

@@ -66,7 +66,7 @@ from shardfun.shard.crumbs import open_crumbs
 from shardfun.shard.doors import Egress, Ingress
 from shardfun.shard.heartbeat import LongRuns, figures_of, resident_bytes
 from shardfun.shard.intake import INTERNAL_EGRESSES, internal_readers, internal_sinks
-from shardfun.shard.loop import HotLoop
+from shardfun.shard.loop import HotLoop, Spent
 from shardfun.shard.machine import Machine
 from shardfun.shard.news import News
 from shardfun.shard.program import Application, limits_of
@@ -137,6 +137,7 @@ class ShardProcess:
         self._core: ShardCore | None = None
         self._fabric: Fabric | None = None
         self._loop: HotLoop | None = None
+        self._spent = Spent()
         self._running = False
         self._finishing = False
         self._done = False
@@ -404,7 +405,7 @@ class ShardProcess:
             self._fatal(error)
             return
         self._fabric = fabric
-        self._loop = HotLoop(core, fabric, ingress, self._egress, self._perform, self._epoll, self._machine.clock)
+        self._loop = HotLoop(core, fabric, ingress, self._egress, self._perform, self._epoll, self._spent, self._machine.clock)
         self.send(Ready(core.incarnation, fabric.listening, core.notes))
         reached(Point.READY_SENT)
 
@@ -569,4 +570,4 @@ class ShardProcess:
         troubles = [trouble for reader in self._readers.values() if (trouble := getattr(reader, "trouble", ""))]
         if self._egress is not None:
             troubles += self._egress.troubles
-        return msgspec.structs.replace(figures, troubles=troubles) if troubles else figures
+        return msgspec.structs.replace(figures, troubles=troubles, running_s=self._spent.running_s)

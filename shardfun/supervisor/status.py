@@ -67,6 +67,7 @@ def shard_status(shard: int, handle: ShardHandle | None, coordinator: Coordinato
         metrics=beat.metrics,
         dirty_bytes=beat.dirty_bytes,
         cpu_s=beat.cpu_s,
+        running_s=beat.running_s,
         functions=[FunctionStatus(*row) for row in beat.functions],
         ingress=[IngressStatus(*row) for row in beat.ingress],
         egress=[EgressStatus(*row) for row in beat.egress],

@@ -226,6 +226,12 @@ DEFINITIONS: Final[tuple[Definition, ...]] = (
     ),
     _shard("shardfun_shard_resident_memory_bytes", "gauge", "Resident memory of the process.", "resident_bytes"),
     _shard("shardfun_shard_cpu_seconds_total", "counter", "Processor time of the process.", "cpu_s"),
+    _shard(
+        "shardfun_shard_running_seconds_total",
+        "counter",
+        "Time in which functions ran that do not await, their reads and writes of state included.",
+        "running_s",
+    ),
     # ---- ingresses and egresses -----------------------------------------------------------------------------------------
     _part("ingress", "shardfun_ingress_records_total", "counter", "Records read.", "records"),
     _part("ingress", "shardfun_ingress_rejected_records_total", "counter", "Records that became dead letters.", "rejected"),

@@ -23,7 +23,7 @@ from shardfun.model.doors import IngressBatch
 from shardfun.model.frames import Barrier, Data, decode_frame
 from shardfun.model.keyspace import owner_of
 from shardfun.shard.doors import Egress, Ingress
-from shardfun.shard.loop import CLOCK_CHECK_S, FRAMES_PER_TURN, SLICE_S, TICK_S, HotLoop, _wait_s
+from shardfun.shard.loop import CLOCK_CHECK_S, FRAMES_PER_TURN, SLICE_S, TICK_S, HotLoop, Spent, _wait_s
 from shardfun.shard.program import Application
 from shardfun.state.memory import MemoryStore
 
@@ -124,6 +124,7 @@ class World:
         self.reads, self.writes = select.epoll(), select.epoll()  # any descriptors that epoll takes
         self.channels = [FakeChannel(self.reads.fileno())] if shards == 2 else []
         self.performed = 0
+        self.spent = Spent()
         self.loop = HotLoop(
             self.core,
             FakeFabric(*self.channels),  # type: ignore[arg-type]
@@ -131,6 +132,7 @@ class World:
             Egress({}, {}, pytest.fail),
             self._perform,
             epoll,
+            self.spent,
             ports.Clock(work=clock),
         )
 
@@ -167,6 +169,7 @@ def test_a_function_slower_than_a_slice_runs_one_message_at_a_time(clock: Clock,
     world.loop.iterate()
     assert world.target.chunk == 1
     assert world.core.dispatcher.invocations == before + 1
+    assert world.spent.running_s == pytest.approx(0.5 * world.core.dispatcher.invocations)
 
 
 def test_chunks_of_a_fast_function_grow_to_the_limit(clock: Clock, epoll: select.epoll) -> None:
