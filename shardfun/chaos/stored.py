@@ -90,15 +90,19 @@ def _add(world: StoredWorld, declared: Declared, key: bytes, raw: bytes) -> None
     address = stored_address(key)
     if address is None or address.typename.startswith(f"{RESERVED_NAMESPACE}/"):
         return
+
+    def comparable(name: str, value: Any) -> str:
+        return _json(plain(declared.comparable(address.typename, name, value)))
+
     parts = world.addresses.setdefault(str(address), {})
     if kind == STATE_KIND:
         record = _decoded(raw)
         values = {name: value for name, value in record.items() if not name.startswith(HIDDEN)}
-        parts |= {name: _json(plain(declared.comparable(address.typename, name, value))) for name, value in values.items()}
+        parts |= {name: comparable(name, value) for name, value in values.items()}
         return
     cell = parse_cell_key(key)
     assert cell is not None
-    value = _json(plain(declared.comparable(address.typename, cell.name, _decoded(value_in(raw)))))
+    value = comparable(cell.name, _decoded(value_in(raw)))
     if kind == BUFFER_KIND:
         world.elements[f"{address} {cell.name}: {value}"] += 1
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 from typing import Any
 
@@ -77,7 +78,9 @@ def _mark_bytes(mark: Mark) -> bytes:
 
 @functools.cache
 def _bell() -> Bell:
-    return Bell(empty_folder("bells"), 0)
+    bell = Bell(empty_folder("bells"), 0)
+    atexit.register(bell.close)
+    return bell
 
 
 def _log(data: bytes) -> Any:
