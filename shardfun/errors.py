@@ -9,7 +9,11 @@ a process that ends because of the error returns.
 
 from __future__ import annotations
 
+import errno as errnos
 from collections.abc import Iterable
+from typing import Final
+
+_DISK_FULL: Final = (errnos.ENOSPC, errnos.EDQUOT)
 
 
 class ShardfunError(Exception):
@@ -124,6 +128,11 @@ class StorageError(ShardfunError):
     def __init__(self, message: str, *, errno: int | None = None) -> None:
         super().__init__(message)
         self.errno = errno
+
+    @property
+    def disk_full(self) -> bool:
+        """Whether the same work may go well when somebody has freed some space."""
+        return self.errno in _DISK_FULL
 
 
 class CorruptionError(StorageError):

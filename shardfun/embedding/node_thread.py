@@ -69,15 +69,23 @@ class Call(Generic[T]):
         self._work = work
         self._scope = trio.CancelScope()
 
-    async def run(self, refusal: Callable[[], BaseException]) -> None:
+    async def run(self, refusal: Callable[[], BaseException], ending: Callable[[], bool]) -> None:
         """Do it. What comes of it, an error too, is in ``result``.
 
         Args:
             refusal: what is raised at the caller if the node ends meanwhile.
+            ending: whether the node is about to end.
         """
         try:
             with self._scope:
-                self._settle(await self._work())
+                try:
+                    self._settle(await self._work())
+                except UnavailableError:
+                    if not ending():
+                        raise
+                    await (
+                        trio.sleep_forever()
+                    )  # a part of the node ended before the rest: the caller gets the reason for all of it
             if self._scope.cancelled_caught:  # somebody may still wait: another task, another thread
                 self.fail(UnavailableError("this call was given up"))
         except trio.Cancelled:
@@ -249,7 +257,7 @@ class NodeThread:
         if self._closed or self._nursery is None:
             call.fail(self.refusal())
         else:
-            self._nursery.start_soon(call.run, self.refusal)
+            self._nursery.start_soon(call.run, self.refusal, lambda: self.node.ending)
 
     def _at_exit(self) -> None:
         if os.getpid() == self._pid:

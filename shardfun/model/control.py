@@ -247,6 +247,8 @@ class Heartbeat(_Message, frozen=True, array_like=True, tag="heartbeat"):
     ingress: list[list[Any]] = []
     egress: list[list[Any]] = []
     troubles: list[str] = []
+    waits_for_space: bool = False
+    """The disk is full, and the shard cannot restore before it has room."""
 
 
 class LettersDone(_Message, frozen=True, array_like=True, tag="letters-done"):

@@ -559,7 +559,8 @@ class ShardProcess:
         """The figures of the heartbeat. Called from its thread: only reads, and any value may be a moment old."""
         core, loop = self._core, self._loop
         if core is None:
-            return Heartbeat(0, self._monotonic() - self._seen_at, "", 0, 0, 0, 0, 0, 0, 0, resident_bytes(), 0.0)
+            age_s, waits = self._monotonic() - self._seen_at, self._storage.waits_for_space
+            return Heartbeat(0, age_s, "", 0, 0, 0, 0, 0, 0, 0, resident_bytes(), 0.0, waits_for_space=waits)
         away_s = 0.0
         if core.dispatcher.calls.running:  # a task may compute instead of awaiting: look whether the loop still comes round
             away_s = self._monotonic() - self._seen_at
@@ -570,4 +571,9 @@ class ShardProcess:
         troubles = [trouble for reader in self._readers.values() if (trouble := getattr(reader, "trouble", ""))]
         if self._egress is not None:
             troubles += self._egress.troubles
-        return msgspec.structs.replace(figures, troubles=troubles, running_s=self._spent.running_s)
+        return msgspec.structs.replace(
+            figures,
+            troubles=troubles,
+            running_s=self._spent.running_s,
+            waits_for_space=self._storage.waits_for_space,
+        )

@@ -26,7 +26,7 @@ from shardfun.shard.worker import Failed, TryAgain, Worker
 from shardfun.state.options import StoreOptions
 from shardfun.state.store import LevelDBStore
 
-APPLY_RETRY_S = 1.0
+RETRY_S = 1.0
 
 log = structlog.get_logger("shardfun.shard")
 
@@ -56,6 +56,8 @@ class Storage:
         self._store: LevelDBStore | None = None
         self._restores = 0
         self._ending = False
+        self.waits_for_space = False
+        """A restore waits until the disk is no longer full. May be read by any thread."""
 
     @property
     def stored(self) -> Stored:
@@ -65,7 +67,8 @@ class Storage:
     def restore(self, place: Place, complete: int, digest: bytes, done: Done) -> None:
         """Bring the store to a complete checkpoint; the result is the checkpoint's ``Queues``."""
         self._restores += 1
-        self._worker.submit(lambda: self._restore(place, complete, digest), done)
+        restore = self._restores
+        self._worker.submit(lambda: self._restore(place, complete, digest, restore), done)
 
     def write(self, effect: WriteDelta, done: Done) -> None:
         """Write a delta; the result is its summary."""
@@ -110,13 +113,23 @@ class Storage:
         return self._store
 
     # ---- in the worker's thread -----------------------------------------------------------------------------------------
-    def _restore(self, place: Place, complete: int, digest: bytes) -> Queues:
-        if self._store is None:
-            identity = place.identity
-            self._store = LevelDBStore.open(
-                place.directory, job=identity.job, shard=identity.shard, shards=identity.shards, options=self._options
-            )
-        delta = self._store.recover(complete, digest)
+    def _restore(self, place: Place, complete: int, digest: bytes, restore: int) -> Queues:
+        """A full disk is waited for: a world that runs through one may lose a shard meanwhile, and shall not end with it."""
+        try:
+            if self._store is None:
+                identity = place.identity
+                self._store = LevelDBStore.open(
+                    place.directory, job=identity.job, shard=identity.shard, shards=identity.shards, options=self._options
+                )
+            delta = self._store.recover(complete, digest)
+        except StorageError as error:
+            if not error.disk_full or self._restores != restore or self._ending:
+                self.waits_for_space = False
+                raise
+            self.waits_for_space = True
+            log.warning("disk full, waiting for space to restore", error=str(error))
+            raise TryAgain(RETRY_S) from error
+        self.waits_for_space = False
         reached(Point.RECOVERED)
         return EMPTY_QUEUES if delta is None else decode_queues(delta.queues)
 
@@ -133,7 +146,7 @@ class Storage:
             if isinstance(error, CorruptionError) or self._restores != restore or self._ending:
                 raise
             log.warning("checkpoint cannot be applied, will try again", error=str(error))
-            raise TryAgain(APPLY_RETRY_S) from error
+            raise TryAgain(RETRY_S) from error
         reached(Point.APPLIED)
         stored: dict[str, list[str]] = {}
         if effect.end and self._types_with_end:

@@ -47,7 +47,7 @@ class StorageThread:
         """The disk does the next job; what kind it was, and whether it ``failed``. A failed apply or redo stays and is tried again.
 
         Args:
-            trouble: what goes wrong, for a store of files; its process ends if it cannot recover.
+            trouble: what goes wrong, for a store of files; its process ends if it cannot recover, but waits for a full disk.
 
         Raises:
             CorruptionError: what is stored does not fit together.
@@ -62,7 +62,7 @@ class StorageThread:
         except CorruptionError:
             raise
         except StorageError as error:
-            if job.kind == "recover" and isinstance(self._store, FileStore):
+            if job.kind == "recover" and isinstance(self._store, FileStore) and not error.disk_full:
                 raise
             self._check(error)
             if job.kind in {"apply", "recover"}:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import assert_never
@@ -50,7 +49,6 @@ WHO = "supervisor"
 TEND_SHARE = 0.3
 POISON_DEATHS = 1_000_000
 """Nobody is parked for deaths here: all of them come from outside, and no message that is under way has a part in them."""
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Supervisor:
@@ -261,7 +259,7 @@ class Supervisor:
     def _disk_full(self, error: StorageError) -> bool:
         """Whether it is waited for: the disk is full, and not without a reason."""
         machine = self._around.disk.machine
-        return error.errno in FULL and machine is not None and has_reason(error, machine)
+        return error.disk_full and machine is not None and has_reason(error, machine)
 
     def _manifest_durable(self, manifest: StoredManifest) -> None:
         self._around.disk.begin(self._around.faults.trouble("manifest"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from shardfun.supervisor.machine import run_in_thread
 from shardfun.telemetry.node_log import NodeLog
 
 JOBS_MAX = 100
-FULL = (errno.ENOSPC, errno.EDQUOT)
 FULL_RETRY_S = 1.0
 
 log = NodeLog("shardfun.supervisor")
@@ -57,7 +55,7 @@ class Disk:
                     result = await self._run_in_thread(job.work)
                     break
                 except ShardfunError as error:
-                    if not (isinstance(error, StorageError) and error.errno in FULL):
+                    if not (isinstance(error, StorageError) and error.disk_full):
                         self._failed(error)
                         return
                     log.warning("disk full, waiting for space", error=str(error))

@@ -79,7 +79,7 @@ from shardfun.sdk.launch import Launch
 from shardfun.state.directory import DataDirectory, JobIdentity, NodeRecord
 from shardfun.state.files import storage_error
 from shardfun.state.filesystem import DIRECTORY_MODE
-from shardfun.supervisor.disk import FULL, Disk, manifest_of
+from shardfun.supervisor.disk import Disk, manifest_of
 from shardfun.supervisor.doors import DoorKeeper
 from shardfun.supervisor.entrance import BACKLOG_BYTES, ENTRY_BYTES_MAX, Entrance
 from shardfun.supervisor.intake import INTAKE_FOLDER, INTERNAL_INGRESSES, IntakeKeeper
@@ -307,6 +307,11 @@ class Node:
         self._outcome = self._outcome or "stopped"
         self._end.set()
 
+    @property
+    def ending(self) -> bool:
+        """Whether its parts are being ended, some before others."""
+        return self._end.is_set() or (self._nursery is not None and self._nursery.cancel_scope.cancel_called)
+
     def _fail(self, error: ShardfunError) -> None:
         if self._error is None:
             self._error = error
@@ -520,6 +525,8 @@ class Node:
         for handle in self._pool.handles:
             handle.flush()
             handle.heard_at += held_up_s
+            if handle.beat is not None and handle.beat.waits_for_space:
+                handle.reset_at = now
             found = overdue(handle, self.config.supervision, now, restoring=self._restoring(handle))
             if found is not None:
                 handle.kill(found.reason, found.cause)
@@ -567,7 +574,7 @@ class Node:
         try:
             self._directory.write_node(record)
         except StorageError as error:
-            if self._pool is None or error.errno not in FULL:
+            if self._pool is None or not error.disk_full:
                 raise
             log.warning("disk full: the processes of this node are not on record", error=str(error))
 

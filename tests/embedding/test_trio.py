@@ -12,6 +12,7 @@ from embedding_apps import COUNTER, FAST, Add, Fail, Total, app, made_in_a_funct
 from leftovers import Leftovers
 
 from shardfun import Address, Message, Supervisor
+from shardfun.embedding.handle import NodeHandle
 from shardfun.errors import (
     BacklogLimitError,
     ConfigurationError,
@@ -176,6 +177,30 @@ async def test_a_failed_node_ends_the_block_with_its_error_once(leftovers: Lefto
             nursery.start_soon(totals, node, 10**9)
             await node.wait()
     assert not isinstance(caught.value, BaseExceptionGroup), "every task got it, the block ends with it"
+
+
+async def test_whoever_calls_while_the_node_fails_gets_the_reason(leftovers: Leftovers, tmp_path: Path) -> None:
+    """The intake ends some time before the processes do; nobody is told of that."""
+    leftovers.mark()
+    limits = {"backlog_low": 10, "backlog_high": 20, "backlog_limit": 1000}
+
+    async def send(node: NodeHandle, sent: list[int]) -> None:
+        while True:
+            await node.send("demo/silent", "s", Add(1))
+            sent.append(1)
+
+    sent: list[int] = []
+    with pytest.raises(BacklogLimitError) as caught:
+        async with (
+            Supervisor(app, shards=1, data_dir=tmp_path / "data", flow=limits, **FAST) as node,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(send, node, sent)
+            await node.send("demo/flood", "f", Fail("x"))
+            await trio.sleep_forever()
+    assert sent
+    assert not isinstance(caught.value, BaseExceptionGroup)
+    leftovers.check()
 
 
 async def test_errors_at_the_start_come_as_they_are(leftovers: Leftovers, tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ class Node:
         self, text: str, *, app: str = "rowdy:app", shards: int = 1, sections: str = SECTIONS, data_dir: str = "data"
     ) -> None:
         """Write the configuration: what every test needs, then ``text``."""
+        self.data = self.folder / data_dir
         self.config.write_text(f'app = "{app}"\nname = "node"\ndata_dir = "{data_dir}"\nshards = {shards}\n{sections}\n{text}')
 
     def lines(self, name: str, records: Any) -> Path:

@@ -85,6 +85,26 @@ def test_a_full_disk_under_the_data_is_waited_for(node: Node, disk: Path) -> Non
     check_exact(node, "out-*.jsonl")
 
 
+def test_a_shard_that_dies_on_a_full_disk_waits_for_space_to_restore(node: Node, disk: Path) -> None:
+    """For longer than a start may take otherwise."""
+    sections = f'{SECTIONS}start_timeout = "2 s"\n{SMALL}'
+    ingress = file_ingress(more="rate = 500\nfollow = true")
+    node.configure(ingress + FILE_EGRESS, shards=2, data_dir="disk/data", sections=sections)
+    node.lines("in.jsonl", RECORDS[: COUNT // 2])
+    process = node.start("--log-file", "node.log")
+    wait_for(lambda: node.published() > 50, "the first results")
+    fill(disk)
+    node.kill_shard(1)
+    wait_for(lambda: logged(node, "disk full, waiting for space to restore", "No space left on device") >= 4, "it to say so")
+    feed(node, RECORDS[COUNT // 2 :])
+    (disk / "ballast").unlink()
+    wait_for(lambda: node.published() == COUNT, "all results")
+    code, stderr = node.end(process, signal.SIGTERM)
+    assert code == 0, stderr
+    assert logged(node, "not restored after") == 0
+    check_exact(node, "out-*.jsonl")
+
+
 def test_a_full_disk_under_an_egress_is_waited_for(node: Node, disk: Path) -> None:
     egress = FILE_EGRESS.replace('"out-', '"disk/out-')
     node.configure(file_ingress(more="rate = 500") + egress, sections=SECTIONS)
