@@ -6,6 +6,9 @@ that the supervisor is gone, and then the door ends, too. The listening socket i
 
 from __future__ import annotations
 
+from shardfun.telemetry import structlog_alone  # noqa: F401
+
+# isort: split
 import functools
 import gc
 import os

@@ -1,1 +1,1 @@
-"""Where published records go: one module per kind, found through the entry points ``shardfun.egress``."""
+"""Where published records go: one module per kind, found by ``config.kinds``."""

@@ -15,7 +15,7 @@ from shardfun.sinks import Egress
 
 
 class EgressKind(Protocol):
-    """What the class behind an entry point in ``shardfun.egress`` offers; its instances are ``EgressSink``."""
+    """What the class of a kind offers; its instances are ``EgressSink``."""
 
     @property
     def options(self) -> type[Any]:

@@ -1,1 +1,1 @@
-"""Where records come from: one module per kind, found through the entry points ``shardfun.ingress``."""
+"""Where records come from: one module per kind, found by ``config.kinds``."""

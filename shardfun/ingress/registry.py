@@ -15,7 +15,7 @@ from shardfun.sources import Ingress
 
 
 class IngressKind(Protocol):
-    """What the class behind an entry point in ``shardfun.ingress`` offers; its instances are ``IngressReader``."""
+    """What the class of a kind offers; its instances are ``IngressReader``."""
 
     @property
     def options(self) -> type[Any]:

@@ -6,6 +6,9 @@ as the lifeline: its end of file means that the supervisor is gone.
 
 from __future__ import annotations
 
+from shardfun.telemetry import structlog_alone  # noqa: F401
+
+# isort: split
 import os
 import sys
 from pathlib import Path

@@ -9,8 +9,6 @@ from typing import Any
 import probe_kinds as probes
 import pytest
 
-from shardfun.config import kinds
-
 
 @pytest.fixture
 def probe_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,7 +16,7 @@ def probe_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
         name = {"shardfun.ingress": "ProbeIngress", "shardfun.egress": "ProbeEgress"}[group]
         return EntryPoints([_Here("probe", f"{probes.__name__}:{name}", group)])
 
-    monkeypatch.setattr(kinds, "entry_points", find)
+    monkeypatch.setattr("importlib.metadata.entry_points", find)
 
 
 class _Here(EntryPoint):

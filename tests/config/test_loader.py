@@ -284,7 +284,7 @@ kind = 3
 """
         assert _problems(folder, APP + text) == [
             "FILE:3: ingress.a.kind: there is no ingress kind 'prob'; did you mean 'probe'?",
-            "FILE:4: ingress.b.kind: required: expected the name of a kind (probe), but it is missing",
+            "FILE:4: ingress.b.kind: required: expected the name of a kind (file, generator, http, probe), but it is missing",
             "FILE:8: ingress.c.pth: no such setting; did you mean 'path'?",
             "FILE:6: ingress.c.path: required, but missing: expected a text",
             'FILE:11: ingress.c.format: expected "jsonl" or "csv", got \'json\'; did you mean "jsonl"?',
@@ -301,7 +301,7 @@ kind = 3
                 "as in 'shop/cart'"
             ),
             "FILE:26: egress.x: expected a table [egress.x], got 1",
-            "FILE:28: egress.y.kind: required: expected the name of a kind (probe), but got 3",
+            "FILE:28: egress.y.kind: required: expected the name of a kind (file, http, probe, stdout, stream, webhook), but got 3",
         ]
 
     def test_the_kind_of_an_egress_checks_the_number_of_shards(self, folder: Path) -> None:

@@ -21,7 +21,7 @@ def sink(path: Path, *, index: int = 0, count: int = 1, fsync: bool = True) -> F
     return FileEgress("results", FileEgressOptions(path=path, fsync=fsync), Partition(index, count, lambda _: True))
 
 
-def test_found_by_its_entry_point() -> None:
+def test_found_by_its_name() -> None:
     assert find_kind("file") is FileEgress
     with pytest.raises(ConfigurationError, match="did you mean 'stdout'"):
         find_kind("stdot")

@@ -59,7 +59,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # ---- settings ----------------------------------------------------------------------------------------------------------
-def test_found_by_its_entry_point() -> None:
+def test_found_by_its_name() -> None:
     assert find_kind("file") is FileIngress
     with pytest.raises(ConfigurationError, match="did you mean 'generator'"):
         find_kind("generater")

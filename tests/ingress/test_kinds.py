@@ -1,4 +1,4 @@
-"""Kinds found by entry point: what a broken third-party package gets to hear."""
+"""Kinds, ours and those found by entry point: what a broken third-party package gets to hear."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from shardfun.config import kinds
-from shardfun.config.kinds import kind_names, load_kind
+from shardfun.config.kinds import OURS, Group, kind_names, load_kind
 from shardfun.egress import registry as egress_registry
 from shardfun.errors import ConfigurationError
 
@@ -28,7 +27,7 @@ def install(monkeypatch: pytest.MonkeyPatch, *points: tuple[str, str]) -> None:
     def find(*, group: str) -> list[EntryPoint]:
         return [EntryPoint(name, value, group) for name, value in points]
 
-    monkeypatch.setattr(kinds, "entry_points", find)
+    monkeypatch.setattr("importlib.metadata.entry_points", find)
 
 
 def message(call: Any, *arguments: str) -> str:
@@ -37,17 +36,23 @@ def message(call: Any, *arguments: str) -> str:
     return str(caught.value)
 
 
-def test_ours_are_installed() -> None:
-    assert {"file", "generator"} <= set(kind_names("ingress"))
-    assert {"file", "stdout"} <= set(kind_names("egress"))
+@pytest.mark.parametrize("group", ["ingress", "egress"])
+def test_ours_need_no_package_and_none_can_take_their_names(monkeypatch: pytest.MonkeyPatch, group: Group) -> None:
+    install(monkeypatch, ("file", "a:B"))
+    assert {"file", "http"} <= set(kind_names(group))
+    for name, place in OURS[group].items():
+        found = load_kind(group, name)
+        assert f"{found.__module__}:{found.__qualname__}" == place
+        assert issubclass(found.options, msgspec.Struct)
 
 
 def test_an_unknown_kind_names_the_nearest_or_all(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, ("kafka", "a:B"), ("nats", "a:C"))
     assert message(load_kind, "ingress", "kafak") == "there is no ingress kind 'kafak'; did you mean 'kafka'?"
-    assert message(load_kind, "egress", "zzz") == "there is no egress kind 'zzz'; known kinds: kafka, nats"
-    install(monkeypatch)
-    assert message(load_kind, "egress", "zzz").endswith("known kinds: none")
+    assert (
+        message(load_kind, "egress", "zzz")
+        == "there is no egress kind 'zzz'; known kinds: file, http, kafka, nats, stdout, stream, webhook"
+    )
 
 
 @pytest.mark.parametrize("value", ["shardfun.no_such_module:Kind", "shardfun.errors:NoSuchClass"])
