@@ -10,7 +10,7 @@ import base64
 import secrets
 import time
 from collections.abc import Collection
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final, NamedTuple, NoReturn, Protocol
 from urllib.parse import quote
 
 from shardfun.door.node import NodeLink
@@ -48,6 +48,17 @@ class Desk(Protocol):
         ...
 
 
+class _Seen(NamedTuple):
+    """Whose a key is, as far as the door knows.
+
+    ``until``: monotonic seconds. ``proven``: the function of requests has replied to this request.
+    """
+
+    digest: bytes
+    until: float
+    proven: bool
+
+
 class MessageRoutes:
     """See the module.
 
@@ -62,7 +73,7 @@ class MessageRoutes:
         self._node = node
         self._waits = Waits(wait_max_s)
         self._window_s = window_s
-        self._seen: dict[str, tuple[bytes, float]] = {}
+        self._seen: dict[str, _Seen] = {}
         self._series = secrets.token_hex(KEY_RANDOM_BYTES)
         self._number = 0
         self._declared = frozenset(function["typename"] for function in targets.describe())
@@ -85,11 +96,11 @@ class MessageRoutes:
         digest = request_digest(typename, id, type, payload)
         entry = RequestEntry(key or self._new_key(), key is None, digest, typename, id, type, payload, HTTP)
         if key is not None:
-            self._check_key(key, digest)
+            self._check_key(key, digest, waits=wait_s is not None)
         if wait_s is None:
             await self._intake.append([entry])
             if key is not None:
-                self._remember(key, digest)
+                self._remember(key, digest, proven=False)
             return _accepted(key)
         return await self._ask(entry, wait_s)
 
@@ -100,7 +111,7 @@ class MessageRoutes:
         if reply.status == "conflict":
             _refuse_key(entry.key)
         if not entry.anonymous:
-            self._remember(entry.key, entry.digest)
+            self._remember(entry.key, entry.digest, proven=True)
         return self._replied(None if entry.anonymous else reply.key, reply.type, reply.payload)
 
     async def look(self, request: Request) -> Response:
@@ -120,20 +131,31 @@ class MessageRoutes:
             return json_response({"status": "accepted", "key": key}, 202)
         raise ProblemError("unknown-request", f"no request with the key {key!r} is known: it was never made, or long ago")
 
-    def _check_key(self, key: str, digest: bytes) -> None:
-        """Refuse a key that is known to belong to another request. The function of requests knows all, but only answers who waits."""
-        known = self._intake.digest_of(key)
-        if known is None and (seen := self._seen.get(key)) is not None and seen[1] > time.monotonic():
-            known = seen[0]
+    def _check_key(self, key: str, digest: bytes, *, waits: bool) -> None:
+        """Refuse a key that belongs to another request.
+
+        Whose it is the function of requests knows, and tells those who wait. What passed by here may itself be the misuse of an older
+        key: so it only counts against those who do not wait.
+        """
+        seen = self._seen.get(key)
+        if seen is not None and seen.until <= time.monotonic():
+            seen = None
+        if seen is not None and seen.proven:
+            known: bytes | None = seen.digest
+        elif waits:
+            return
+        else:
+            known = self._intake.digest_of(key) or (None if seen is None else seen.digest)
         if known not in {None, digest}:
             _refuse_key(key)
 
-    def _remember(self, key: str, digest: bytes) -> None:
-        """A key that belongs to a request now; the oldest are forgotten first."""
-        self._seen.pop(key, None)
+    def _remember(self, key: str, digest: bytes, *, proven: bool) -> None:
+        """A key that belongs to a request now, as far as is known; the oldest are forgotten first."""
+        before = self._seen.pop(key, None)
         if len(self._seen) >= KEYS_SEEN_MAX:
             del self._seen[next(iter(self._seen))]
-        self._seen[key] = (digest, time.monotonic() + self._window_s)
+        proven = proven or (before is not None and before.proven and before.digest == digest)
+        self._seen[key] = _Seen(digest, time.monotonic() + self._window_s, proven)
 
     def _replied(self, key: str | None, type: str, payload: bytes) -> Response:
         try:

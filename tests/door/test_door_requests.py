@@ -85,6 +85,30 @@ async def test_a_conflict_that_only_the_function_of_requests_can_see() -> None:
         (await world.post(f"{ADDRESS}?wait=1", ADD, JSON, ("Idempotency-Key", "k"))).problem("key-reused", 422)
 
 
+async def test_whose_a_key_is_only_the_function_of_requests_says_to_those_who_wait() -> None:
+    """Who misused a key of which this door knows nothing was told 202; that shall not lock out the one it belongs to."""
+    key = ("Idempotency-Key", "k")
+    other = b'{"item":"x","n":3}'
+    async with serving() as world:
+        assert (await world.post(ADDRESS, other, JSON, key)).status == 202
+        (misuse,) = world.intake.entries
+        assert isinstance(misuse, RequestEntry)
+        world.intake.digests["k"] = misuse.digest
+        rightful = reply({"total": 9})
+        world.intake.reply = lambda entry: (
+            Reply(entry.key, "conflict", "", b"") if entry.digest == misuse.digest else rightful(entry)
+        )
+        (await world.post(f"{ADDRESS}?wait=1", other, JSON, key)).problem("key-reused", 422)
+        assert (await world.post(f"{ADDRESS}?wait=1", ADD, JSON, key)).status == 200
+        taken_in = len(world.intake.entries)
+        for path in (ADDRESS, f"{ADDRESS}?wait=1"):
+            (await world.post(path, other, JSON, key)).problem("key-reused", 422)
+        assert len(world.intake.entries) == taken_in, "now it is known here, too"
+        assert (await world.post(ADDRESS, ADD, JSON, key)).status == 202
+        (await world.post(f"{ADDRESS}?wait=1", other, JSON, key)).problem("key-reused", 422)
+        assert len(world.intake.entries) == taken_in + 1, "and not forgotten when the request is repeated"
+
+
 async def test_a_reply_that_is_too_long_to_be_shown() -> None:
     async with serving() as world:
         world.node.request = {
