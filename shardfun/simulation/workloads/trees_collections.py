@@ -275,7 +275,8 @@ class Fade(Command, frozen=True):
         }
         stage.expect("sparks", found, sorted(until))
         state.sparks[self.key] = n
-        state.sparks_until = until | {self.key: now + LIFE_MS}
+        # What is over may be seen again when the clock is set back, so its end is kept.
+        state.sparks_until = state.sparks_until | {self.key: now + LIFE_MS}
         left, ashes = list(state.ashes.view()), [pair for pair in state.ashes_until if now < pair[1]]
         if stage.around.went_back():  # in a buffer nothing is over before what is in front of it
             ashes = [pair for pair in state.ashes_until if pair[0] in left]
