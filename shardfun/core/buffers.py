@@ -160,14 +160,15 @@ class Buffer(Generic[T]):
         return len(self._bounds) > 2 or (self._spec.expiry is not None and not self._whole)
 
     # ---- the end of the invocation --------------------------------------------------------------------------------------
-    def writes(self) -> tuple[list[Write], Bounds | None, int | None]:
+    def writes(self) -> tuple[Write, Bounds | None, int | None]:
         """What has to be put into the cells, the bounds after that (``None``: empty), and the deadline of the whole."""
         prefix = self._prefix
         first, after = self._first, self._bounds[1]
+        found: dict[bytes, bytes | None]
         if self._cleared:
-            found: list[Write] = [(prefix, suffix, None) for suffix, _ in self._cells.scan(prefix)]
+            found = dict.fromkeys(suffix for suffix, _ in self._cells.scan(prefix))
         else:
-            found = [(prefix, number_suffix(number), None) for number in range(self._bounds[0], first)]
+            found = dict.fromkeys(map(number_suffix, range(self._bounds[0], first)))
         encoded, bounds = self._appended, [first, after + len(self._appended)]
         if self._expires_one_by_one:
             latest = self._bounds[2] if len(self._bounds) > 2 else 0
@@ -175,10 +176,11 @@ class Buffer(Generic[T]):
                 latest = max(latest, self._now_ms + self._spec.expiry.ttl_ms)
                 encoded = [stamped(value, latest) for value in encoded]
             bounds.append(latest)
-        found += [(prefix, number_suffix(number), value) for number, value in enumerate(encoded, after)]
+        for number, value in enumerate(encoded, after):
+            found[number_suffix(number)] = value
         if bounds[0] == bounds[1]:
-            return found, None, None
-        return found, bounds, self._new_deadline()
+            return (prefix, found), None, None
+        return (prefix, found), bounds, self._new_deadline()
 
     def _new_deadline(self) -> int | None:
         expiry = self._spec.expiry

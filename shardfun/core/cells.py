@@ -77,6 +77,20 @@ class Cells:
         self.count += 1
         self.changed_bytes += CELL_BYTES + len(suffix) + (len(value) if value is not None else 0)
 
+    def put_all(self, prefix: bytes, changes: dict[bytes, bytes | None]) -> None:
+        """As ``put``, of some cells of a prefix. Nothing if there are none."""
+        if not changes:
+            return
+        group = self._changes.get(prefix)
+        if group is None:
+            group = self._changes[prefix] = {}
+        group.update(changes)
+        self.count += len(changes)
+        size = 0
+        for suffix, value in changes.items():
+            size += CELL_BYTES + len(suffix) + (len(value) if value is not None else 0)
+        self.changed_bytes += size
+
     def scan(self, prefix: bytes, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """The cells of a prefix in order of their suffixes, as they are now, from ``start`` to before ``stop``.
 

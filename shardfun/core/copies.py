@@ -119,12 +119,12 @@ class OpenedCollection:
         typename: of the function.
     """
 
-    __slots__ = ("_descriptions", "_head", "_id_at", "_kind", "_last", "_name", "_spec", "_tail")
+    __slots__ = ("_descriptions", "_head", "_id_at", "_last", "_make", "_name", "_spec", "_tail")
 
     def __init__(self, spec: CollectionSpec, typename: str, descriptions: Descriptions) -> None:
         self._spec = spec
         self._name = spec.name
-        self._kind = spec.kind
+        self._make = {"map": self._map, "buffer": self._buffer, "registry": self._registry}[spec.kind]
         self._last = b"", b""
         """Key and prefix of the last address, since messages for one often come one after the other. A pair: threads ask, too."""
         self._descriptions = descriptions
@@ -136,28 +136,27 @@ class OpenedCollection:
 
     def __get__(self, copy: Any, _owner: type) -> Collection:
         handle: Collection | None = copy._handles.get(self._name)  # noqa: SLF001
-        return self.open(copy) if handle is None else handle
-
-    def open(self, copy: Any) -> Collection:
-        """The handle for the invocation of this copy, which has none yet."""
-        cells, now_ms, record, fresh = copy._cells, copy._now_ms, copy._record, copy._fresh  # noqa: SLF001
-        key, name, spec = record._key, self._name, self._spec  # noqa: SLF001
-        last, prefix = self._last
-        if key is not last:
-            id = key[self._id_at :]
-            prefix = key[:SLOT_BYTES] + self._head + len(id).to_bytes(2, "big") + id + self._tail
-            self._last = key, prefix
-        handle: Collection
-        if self._kind == "map":
-            handle = Map(spec, cells, prefix, now_ms, empty=fresh)
-        elif self._kind == "buffer":
-            hidden = Hidden(copy._hidden)  # noqa: SLF001
-            handle = Buffer(spec, cells, prefix, now_ms, hidden.bounds(name), hidden.deadline(name), empty=fresh)
-        else:
-            place = Place(name, record._address, key[:SLOT_BYTES], prefix)  # noqa: SLF001
-            handle = Registry(place, cells, now_ms, Hidden(copy._hidden), self._descriptions, empty=fresh)  # noqa: SLF001
-        copy._handles[name] = handle  # noqa: SLF001
+        if handle is None:
+            key = copy._record._key  # noqa: SLF001
+            last, prefix = self._last
+            if key is not last:
+                id = key[self._id_at :]
+                prefix = key[:SLOT_BYTES] + self._head + len(id).to_bytes(2, "big") + id + self._tail
+                self._last = key, prefix
+            handle = copy._handles[self._name] = self._make(copy, prefix)  # noqa: SLF001
         return handle
+
+    def _map(self, copy: Any, prefix: bytes) -> Collection:
+        return Map(self._spec, copy._cells, prefix, copy._now_ms, empty=copy._fresh)  # noqa: SLF001
+
+    def _buffer(self, copy: Any, prefix: bytes) -> Collection:
+        hidden, name = Hidden(copy._hidden), self._name  # noqa: SLF001
+        bounds, deadline = hidden.bounds(name), hidden.deadline(name)
+        return Buffer(self._spec, copy._cells, prefix, copy._now_ms, bounds, deadline, empty=copy._fresh)  # noqa: SLF001
+
+    def _registry(self, copy: Any, prefix: bytes) -> Collection:
+        place = Place(self._name, copy._record._address, prefix[:SLOT_BYTES], prefix)  # noqa: SLF001
+        return Registry(place, copy._cells, copy._now_ms, Hidden(copy._hidden), self._descriptions, empty=copy._fresh)  # noqa: SLF001
 
     def __set__(self, copy: Any, value: Any) -> None:
         spec = self._spec

@@ -14,15 +14,16 @@ import cbor2
 
 from shardfun.core.cell_keys import deadline_of, living, stamped
 from shardfun.core.cells import Cells, in_range, overlay
-from shardfun.core.function import CollectionSpec
+from shardfun.core.function import CollectionSpec, FieldSpec
 from shardfun.errors import ContextClosedError
+from shardfun.model.ordered_keys import KeyType
 
 K = TypeVar("K")
 V = TypeVar("V")
 D = TypeVar("D")
 
-Write = tuple[bytes, bytes, bytes | None]
-"""Prefix, suffix and value of a cell to put."""
+Write = tuple[bytes, dict[bytes, bytes | None]]
+"""Cells to put: their prefix, and the values by suffix."""
 _MISSING: Any = object()
 _NO_KEY: tuple[Any, bytes] = object(), b""
 
@@ -63,11 +64,9 @@ class Map(Generic[K, V]):
     __slots__ = ("_cells", "_changes", "_cleared", "_held", "_item", "_key", "_last", "_now_ms", "_prefix", "_spec")
 
     def __init__(self, spec: CollectionSpec, cells: Cells, prefix: bytes, now_ms: int, *, empty: bool) -> None:
-        assert spec.key is not None
-        assert spec.item is not None
         self._spec = spec
-        self._key = spec.key
-        self._item = spec.item
+        self._key: KeyType = spec.key  # type: ignore[assignment]  # that of a map has both
+        self._item: FieldSpec = spec.item  # type: ignore[assignment]
         self._cells = cells
         self._prefix = prefix
         self._now_ms = now_ms
@@ -179,10 +178,11 @@ class Map(Generic[K, V]):
     # ---- how ------------------------------------------------------------------------------------------------------------
     def _suffix(self, key: Any) -> bytes:
         """The encoded key."""
-        last, suffix = self._last
-        if key is not last:
-            suffix = self._key.encode(key)
-            self._last = key, suffix
+        last = self._last
+        if key is last[0]:
+            return last[1]
+        suffix = self._key.encode(key)
+        self._last = key, suffix
         return suffix
 
     def _peek(self, suffix: bytes) -> bytes | None:
@@ -199,16 +199,20 @@ class Map(Generic[K, V]):
         elif self._cleared:
             return _MISSING
         else:
-            raw = self._cells.get(self._prefix, suffix)
-            encoded = living(raw, self._now_ms)
-            if raw is not None and encoded is not None and self._spec.expiry is not None:
-                self._note_read(suffix, raw, encoded)
+            raw = encoded = self._cells.get(self._prefix, suffix)
+            if raw is not None:
+                encoded = living(raw, self._now_ms)
+                if encoded is not None and self._spec.expiry is not None:
+                    self._note_read(suffix, raw, encoded)
         return _MISSING if encoded is None else self._give(suffix, encoded)
 
     def _give(self, suffix: bytes, encoded: bytes) -> Any:
         """Decode a value that is given out as the present one of its key."""
-        value = self._item.from_plain(cbor2.loads(encoded))
-        if not self._item.immutable:
+        item, value = self._item, cbor2.loads(encoded)
+        if item.scalar and type(value) in item.classes:  # most are; it is immutable, and what ``from_plain`` gives
+            return value
+        value = item.from_plain(value)
+        if not item.immutable:
             self._held[suffix] = (value, encoded)
         return value
 
@@ -259,26 +263,24 @@ class Map(Generic[K, V]):
                 yield decode(suffix), self._give(suffix, encoded) if now is None else now[0]
 
     # ---- the end of the invocation --------------------------------------------------------------------------------------
-    def writes(self) -> list[Write]:
+    def writes(self) -> Write:
         """What has to be put into the cells. May be asked once, before ``close``.
 
         Raises:
             PayloadTypeError: a value that was changed in place is not of its declared type any more.
         """
         changes = self._changes
-        for suffix, (value, before) in self._held.items():
-            if self._item.encode(value) != before:
-                changes[suffix] = self._item.encode_checked(value)
-        prefix, expiry = self._prefix, self._spec.expiry
-        if expiry is None and not self._cleared:
-            return [(prefix, suffix, encoded) for suffix, encoded in changes.items()]
-        found: list[Write] = []
+        if self._held:
+            for suffix, (value, before) in self._held.items():
+                if self._item.encode(value) != before:
+                    changes[suffix] = self._item.encode_checked(value)
+        expiry = self._spec.expiry
+        if expiry is not None:
+            end_ms = self._now_ms + expiry.ttl_ms
+            changes = {suffix: None if encoded is None else stamped(encoded, end_ms) for suffix, encoded in changes.items()}
         if self._cleared:
-            found = [(prefix, suffix, None) for suffix, _ in self._cells.scan(prefix) if suffix not in changes]
-        end_ms = 0 if expiry is None else self._now_ms + expiry.ttl_ms
-        for suffix, encoded in changes.items():
-            found.append((prefix, suffix, stamped(encoded, end_ms) if end_ms and encoded is not None else encoded))
-        return found
+            changes = dict.fromkeys(suffix for suffix, _ in self._cells.scan(self._prefix)) | changes
+        return self._prefix, changes
 
     def close(self) -> None:
         """The invocation is over: any use raises."""

@@ -259,7 +259,10 @@ class Registry:
         Raises:
             PayloadTypeError: a value is not of its type any more, or cannot be encoded.
         """
-        found: list[Write] = self._removals(buffers) if self._cleared else []
+        own: dict[bytes, bytes | None] = {}
+        found: list[Write] = [(self._prefix, own)]
+        if self._cleared:
+            self._remove_others(own, found, buffers)
         for name, opened in self._open.items():
             handle = opened.handle
             cell: bytes | None = None
@@ -268,27 +271,28 @@ class Registry:
             elif opened.stored is None:
                 cell = cbor2.dumps({KIND: opened.kind, TYPE: opened.types})
             if cell is not None:
-                found.append((self._prefix, name.encode(), cell))
+                own[name.encode()] = cell
             if type(handle) is Map:
-                found += handle.writes()
+                found.append(handle.writes())
             elif type(handle) is Buffer:
                 more, bounds, deadline = handle.writes()
-                found += more
+                found.append(more)
                 buffers[self._full(name)] = bounds, deadline
         return found
 
-    def _removals(self, buffers: dict[str, tuple[Bounds | None, int | None]]) -> list[Write]:
-        found: list[Write] = []
+    def _remove_others(
+        self, own: dict[bytes, bytes | None], found: list[Write], buffers: dict[str, tuple[Bounds | None, int | None]]
+    ) -> None:
+        """What is stored and was not asked for since everything was cleared goes away."""
         for suffix, raw in self._cells.scan(self._prefix):
             name, kind = suffix.decode(), cbor2.loads(value_in(raw))[KIND]
             opened = self._open.get(name)
             if opened is None:
-                found.append((self._prefix, suffix, None))
+                own[suffix] = None
             if kind in COLLECTION_KINDS and (opened is None or opened.kind != kind):  # else its own ``writes`` empties it
                 prefix = self._prefix_of(COLLECTION_KINDS[kind], name)
-                found += [(prefix, each, None) for each, _ in self._cells.scan(prefix)]
+                found.append((prefix, dict.fromkeys(each for each, _ in self._cells.scan(prefix))))
                 buffers[self._full(name)] = None, None
-        return found
 
     def close(self) -> None:
         """The invocation is over: any use raises."""

@@ -85,7 +85,7 @@ class Copies:
             PayloadTypeError, UnicodeEncodeError: a value is not of its declared type; nothing is written.
         """
         try:
-            changes = self._changes(copy)
+            changes = self._changes(copy) if self._fields else []
             writes, hidden = self._collected(copy)
         finally:
             for handle in copy._handles.values():  # noqa: SLF001
@@ -105,15 +105,13 @@ class Copies:
                     setattr(record, "_encoded_" + field.name, value)
             record._hidden = hidden  # noqa: SLF001
             table.mark_dirty(record)
-        put = table.cells.put
-        for prefix, suffix, value in writes:
-            put(prefix, suffix, value)
+        put_all = table.cells.put_all
+        for prefix, cells in writes:
+            put_all(prefix, cells)
 
     # ---- what may fail --------------------------------------------------------------------------------------------------
     def _changes(self, copy: Any) -> list[Change]:
         """The fields that differ from the record."""
-        if not self._fields:
-            return []
         record = copy._record  # noqa: SLF001
         found: list[Change] = []
         for field, slot in self._fields:
@@ -140,10 +138,10 @@ class Copies:
         buffers: dict[str, tuple[Bounds | None, int | None]] = {}
         for name, handle in handles.items():
             if type(handle) is Map:
-                writes += handle.writes()
+                writes.append(handle.writes())
             elif type(handle) is Buffer:
                 more, bounds, deadline = handle.writes()
-                writes += more
+                writes.append(more)
                 buffers[name] = bounds, deadline
             else:
                 writes += handle.writes(buffers)
@@ -183,7 +181,7 @@ class Copies:
         """Whether there is anything to keep. An instance whose maps may have entries is believed to have some."""
         if hidden is not None and (len(hidden) > 1 or IDLE not in hidden or self._collections):
             return True
-        if any(value is not None for _, _, value in writes):
+        if any(value is not None for _, cells in writes for value in cells.values()):
             return True
         function = self._function
         values = dict(zip((field.name for field, _ in self._fields), function.values_of(copy._record), strict=False))  # noqa: SLF001

@@ -73,6 +73,8 @@ class LevelDBStore:
         self._flushed_file = MarkFile(directory / "flushed", FLUSHED_FORM, disk)
         self._repair_file = MarkFile(directory / "repair", REPAIR_FORM, disk)
         self._database = Database(directory / "leveldb", options, disk, engine)
+        self.get = self._database.get
+        """The value of a key as of the applied checkpoint. Not a method: it is asked for with each entry of a map."""
         self._damage: str | None = None
         self._repair: Mark | None = None
         """From where on deltas have to be applied again: a repair has begun and is not done."""
@@ -125,10 +127,6 @@ class LevelDBStore:
         return self._applied.checkpoint
 
     # ---- reading ---------------------------------------------------------------------------------------------------------
-    def get(self, key: bytes) -> bytes | None:
-        """The value of ``key`` as of the applied checkpoint."""
-        return self._database.get(key)
-
     def scan(self, prefix: bytes = b"", start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Keys that begin with ``prefix``, from ``prefix + start`` on, and their values, in order, from a snapshot taken now.
 
