@@ -21,6 +21,13 @@ class ShardfunError(Exception):
 
     code = "error"
     exit_code = 1
+    errno: int | None = None
+    """What the operating system said, if it was it that refused (such as ``errno.ENOSPC``)."""
+
+    @property
+    def disk_full(self) -> bool:
+        """Whether the same work may go well when somebody has freed some space."""
+        return self.errno in _DISK_FULL
 
 
 class ConfigurationError(ShardfunError):
@@ -119,7 +126,7 @@ class StorageError(ShardfunError):
     """Durable state could not be read or written.
 
     Args:
-        errno: what the operating system said, if it was it that refused (such as ``errno.ENOSPC``).
+        errno: of the operating system.
     """
 
     code = "storage"
@@ -128,11 +135,6 @@ class StorageError(ShardfunError):
     def __init__(self, message: str, *, errno: int | None = None) -> None:
         super().__init__(message)
         self.errno = errno
-
-    @property
-    def disk_full(self) -> bool:
-        """Whether the same work may go well when somebody has freed some space."""
-        return self.errno in _DISK_FULL
 
 
 class CorruptionError(StorageError):
@@ -166,15 +168,17 @@ class EgressError(ShardfunError):
 
     Args:
         retry_s: when a sink that could not publish wants to be asked again; ``None``: after the usual pause.
+        errno: of the operating system.
     """
 
     code = "egress"
     exit_code = 6
     retry_s: float | None = None
 
-    def __init__(self, message: str, *, retry_s: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_s: float | None = None, errno: int | None = None) -> None:
         super().__init__(message)
         self.retry_s = retry_s
+        self.errno = errno
 
 
 class EventIdError(EgressError):

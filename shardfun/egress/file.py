@@ -106,7 +106,7 @@ class FileEgress:
         except OSError as error:
             self.close()
             msg = f"{self._label}: cannot open {self._path}: {error.strerror or error}; make it writable, or correct 'path'"
-            raise EgressError(msg) from error
+            raise EgressError(msg, errno=error.errno) from error
         except EgressError:
             self.close()
             raise

@@ -101,7 +101,7 @@ class StreamEgress:
             msg = (
                 f"{self._label}: cannot open its stream in {self._folder}: {error.strerror or error}; check its owner and mode"
             )
-            raise EgressError(msg) from error
+            raise EgressError(msg, errno=error.errno) from error
         except EgressError:
             self.close()
             raise

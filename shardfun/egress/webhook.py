@@ -155,9 +155,8 @@ class WebhookEgress:
             self._headers = self._fixed_headers()
         except OSError as error:
             self.close()
-            raise EgressError(
-                f"{self._label}: cannot use {error.filename or 'its files'}: {error.strerror or error}"
-            ) from error
+            msg = f"{self._label}: cannot use {error.filename or 'its files'}: {error.strerror or error}"
+            raise EgressError(msg, errno=error.errno) from error
         except EgressError as error:
             self.close()
             raise EgressError(f"{self._label}: {error}") from error

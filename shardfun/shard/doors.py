@@ -19,8 +19,9 @@ from shardfun.core.shard import ShardCore
 from shardfun.errors import EgressError, IngressError, ShardfunError
 from shardfun.failpoints import Point, reached
 from shardfun.model.cbor import shown
+from shardfun.model.doors import PublishedPosition
 from shardfun.ports import REAL_CLOCK, Clock, EgressSink, IngressReader, Interruptible
-from shardfun.shard.worker import Failed, Worker
+from shardfun.shard.worker import Failed, TryAgain, Worker
 
 PUBLISH_RECORDS = 10_000
 PUBLISH_RETRY_S = 1.0
@@ -138,6 +139,7 @@ class _Publisher:
     busy: bool = False
     retry_at: float = 0.0
     trouble: str = ""
+    waits_for_space: bool = False
 
 
 class Egress:
@@ -171,6 +173,11 @@ class Egress:
         return [publisher.trouble for publisher in self._publishers if publisher.trouble]
 
     @property
+    def waits_for_space(self) -> bool:
+        """Whether a sink cannot be opened until the disk is no longer full. May be asked by any thread."""
+        return any(publisher.waits_for_space for publisher in self._publishers)
+
+    @property
     def drained(self) -> bool:
         """Whether everything that may go out is out."""
         core = self._core
@@ -189,9 +196,22 @@ class Egress:
             publisher.retry_at = 0.0
             publisher.busy = False
             publisher.worker.submit(
-                lambda p=publisher, at=egress_log.published, pending=pending: _reopen(p.sink, at, pending),  # type: ignore[misc]
+                lambda p=publisher, at=egress_log.published, pending=pending: self._reopen(core, p, at, pending),  # type: ignore[misc]
                 lambda result, p=publisher: self._opened(core, p, result, ready),  # type: ignore[misc]
             )
+
+    def _reopen(self, core: ShardCore, publisher: _Publisher, published: PublishedPosition, pending: list[bytes]) -> int:
+        """In a thread. A full disk is waited for, as by the store that restores; all else is for people to look at."""
+        publisher.waits_for_space = False
+        publisher.sink.close()
+        try:
+            return publisher.sink.open(published, pending)
+        except ShardfunError as error:
+            if not error.disk_full or core is not self._core:
+                raise
+            publisher.waits_for_space = True
+            log.warning("disk full, waiting for space to open an egress", egress=publisher.name, error=str(error))
+            raise TryAgain(PUBLISH_RETRY_S) from error
 
     def _opened(self, core: ShardCore, publisher: _Publisher, result: Any, ready: Callable[[], None]) -> None:
         if core is not self._core:
@@ -259,8 +279,3 @@ def _publish(sink: EgressSink, records: Sequence[bytes]) -> int | None:
     found = sink.publish(records)
     reached(Point.PUBLISHED)
     return found
-
-
-def _reopen(sink: EgressSink, published: Any, pending: list[bytes]) -> int:
-    sink.close()
-    return sink.open(published, pending)

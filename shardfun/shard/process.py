@@ -559,8 +559,8 @@ class ShardProcess:
         """The figures of the heartbeat. Called from its thread: only reads, and any value may be a moment old."""
         core, loop = self._core, self._loop
         if core is None:
-            age_s, waits = self._monotonic() - self._seen_at, self._storage.waits_for_space
-            return Heartbeat(0, age_s, "", 0, 0, 0, 0, 0, 0, 0, resident_bytes(), 0.0, waits_for_space=waits)
+            age_s = self._monotonic() - self._seen_at
+            return Heartbeat(0, age_s, "", 0, 0, 0, 0, 0, 0, 0, resident_bytes(), 0.0, waits_for_space=self._waits_for_space)
         away_s = 0.0
         if core.dispatcher.calls.running:  # a task may compute instead of awaiting: look whether the loop still comes round
             away_s = self._monotonic() - self._seen_at
@@ -575,5 +575,9 @@ class ShardProcess:
             figures,
             troubles=troubles,
             running_s=self._spent.running_s,
-            waits_for_space=self._storage.waits_for_space,
+            waits_for_space=self._waits_for_space,
         )
+
+    @property
+    def _waits_for_space(self) -> bool:
+        return self._storage.waits_for_space or (self._egress is not None and self._egress.waits_for_space)

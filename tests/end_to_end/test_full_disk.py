@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -86,13 +87,17 @@ def test_a_full_disk_under_the_data_is_waited_for(node: Node, disk: Path) -> Non
 
 
 def test_a_shard_that_dies_on_a_full_disk_waits_for_space_to_restore(node: Node, disk: Path) -> None:
-    """For longer than a start may take otherwise."""
+    """For longer than a start may take otherwise. The supervisor and the other shard have room on their disk."""
     sections = f'{SECTIONS}start_timeout = "2 s"\n{SMALL}'
-    ingress = file_ingress(more="rate = 500\nfollow = true")
-    node.configure(ingress + FILE_EGRESS, shards=2, data_dir="disk/data", sections=sections)
+    node.configure(file_ingress(more="rate = 500\nfollow = true") + FILE_EGRESS, shards=2, sections=sections)
     node.lines("in.jsonl", RECORDS[: COUNT // 2])
     process = node.start("--log-file", "node.log")
     wait_for(lambda: node.published() > 50, "the first results")
+    assert node.end(process, signal.SIGTERM)[0] == 0
+    shutil.move(node.data / "shard-1", disk)
+    (node.data / "shard-1").symlink_to(disk / "shard-1")
+    process = node.start("--log-file", "node.log")
+    wait_for(lambda: len(node.running_shards()) == 2, "both shards")
     fill(disk)
     node.kill_shard(1)
     wait_for(lambda: logged(node, "disk full, waiting for space to restore", "No space left on device") >= 4, "it to say so")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 from collections import deque
@@ -23,7 +24,7 @@ from shardfun.ports import REAL_CLOCK, Clock
 from shardfun.shard import doors
 from shardfun.shard.doors import PUBLISH_RETRY_S, Egress, Ingress
 from shardfun.shard.program import Application
-from shardfun.shard.worker import Failed
+from shardfun.shard.worker import Failed, TryAgain
 from shardfun.state.memory import MemoryStore
 
 
@@ -219,6 +220,9 @@ class ByHand:
         job, done = self.jobs.popleft()
         try:
             result = job()
+        except TryAgain:
+            self.jobs.appendleft((job, done))
+            return
         except Exception as error:
             result = Failed(error)
         done(result)
@@ -309,6 +313,37 @@ def test_a_sink_that_cannot_be_opened_is_fatal(error: Exception) -> None:
     (told,) = out.fatal
     assert isinstance(told, EgressError)
     assert str(error) in str(told)
+
+
+def test_a_sink_that_cannot_be_opened_on_a_full_disk_is_opened_when_there_is_space() -> None:
+    out = Publishing()
+    out.sink.error = EgressError("no space left on device", errno=errno.ENOSPC)
+    out.attach(b"a")
+    for _ in range(3):
+        out.worker.step()
+        assert out.egress.waits_for_space
+        assert (out.fatal, out.ready) == ([], 0)
+    out.sink.error = None
+    out.worker.step()
+    assert out.ready == 1
+    assert not out.egress.waits_for_space
+    assert out.egress.publish(0.0)
+
+
+def test_a_full_disk_is_not_waited_for_in_an_incarnation_that_is_over() -> None:
+    out = Publishing()
+    out.sink.error = EgressError("no space left on device", errno=errno.ENOSPC)
+    out.attach(b"a")
+    out.worker.step()
+    out.attach(b"b")
+    out.worker.step()
+    assert len(out.worker.jobs) == 1, "what the older one wanted is given up, and is no reason to stop"
+    assert out.fatal == []
+    out.sink.error = None
+    out.worker.step()
+    assert out.sink.log[-1] == ("open", PublishedPosition(0, 0), [b"b"])
+    assert out.ready == 1
+    assert not out.egress.waits_for_space
 
 
 def test_what_an_older_incarnation_still_publishes_does_not_count_in_the_new_one() -> None:
