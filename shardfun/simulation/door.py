@@ -86,6 +86,13 @@ class Door:
         self._writing: list[Post] = []
         self._written: deque[tuple[Post, str]] = deque()
 
+    @property
+    def log_end(self) -> int | None:
+        """Where the log ends; ``None`` if this process does not know it yet."""
+        if self._opened:
+            return self._writer.durable
+        return None if log_exists(FOLDER, self._hands) else 0
+
     def post(self, post: Post) -> None:
         """A client sends something."""
         self._posts.append(post)

@@ -21,7 +21,8 @@ from shardfun.simulation.files import ProcessDeath, ProcessFiles, SimulatedDisk
 from shardfun.simulation.inodes import Folder
 from shardfun.simulation.sinks import Sink
 from shardfun.simulation.trace import Trace
-from shardfun.simulation.workloads.orders import Orders
+from shardfun.simulation.view import CheckpointView
+from shardfun.simulation.workloads.orders import HTTP_INGRESS, Orders
 from shardfun.supervisor.intake import IntakeKeeper
 from shardfun.telemetry.node_log import log_to
 
@@ -94,6 +95,11 @@ class Intake:
     def wake_times(self) -> Iterator[float]:
         """When a client does something again."""
         return self.clients.wake_times()
+
+    def is_read(self, view: CheckpointView) -> bool:
+        """Whether a checkpoint has read all of the log: also copies of requests that were answered long ago."""
+        end = None if self._door is None else self._door.log_end
+        return end is not None and all(view.position(HTTP_INGRESS, shard) >= end for shard in range(self._shards))
 
     # ---- for the shards -------------------------------------------------------------------------------------------------
     def reader(self, shard: int, hands: ProcessFiles) -> LogReader:

@@ -362,6 +362,8 @@ class World:
             return
         if self._operator is not None and self._operator.waits_for is not None:
             return
+        if self._around.intake is not None and not self._around.intake.is_read(view):
+            return  # what is read of it later would be under way when the world stops
         if self._supervisor is not None and supervisor.coordinator.state is State.IDLE and self._settled(view):
             self._stop_asked = True
             self.trace.note("world", "asks to stop")
