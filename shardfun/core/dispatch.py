@@ -424,7 +424,7 @@ class Dispatcher:
         Raises:
             UnknownTargetError, PayloadTypeError: the target does not exist or does not take such values or ids.
         """
-        target = self._target(typename)
+        target = self.resolve(typename)
         for cls in dict.fromkeys(map(type, values)):
             if cls not in target.shared:
                 target.payloads.prepare(next(value for value in values if type(value) is cls))
@@ -453,18 +453,16 @@ class Dispatcher:
             UnknownTargetError, PayloadTypeError, or what the router raises while it is iterated.
         """
         rows: list[Row] = []
+        types, owners = self.types, self.owners
         for typename, id, value in messages:
-            target = self._target(typename)
+            target = types.get(typename) or self.resolve(typename)
             if type(value) not in target.shared:
                 value = target.payloads.prepare(value)
-            if id not in self.owners:
+            if id not in owners:
                 self.admit(id)
             rows.append((target, id, None, value))
         self.effects += rows
         return len(rows)
-
-    def _target(self, typename: str) -> FunctionType:
-        return self.resolve(typename)
 
 
 def unknown_target(what: str, name: str, known: Iterable[str]) -> UnknownTargetError:

@@ -535,4 +535,6 @@ def _messages(route: IngressRoute, record: Any) -> Iterable[Any]:
     """The messages of one record, as ``(typename, id, value)``."""
     if route.target is not None:
         return ((route.target, str(record[route.id_field]), record),)
+    if len(route.routers) == 1:
+        return route.routers[0](record)
     return chain.from_iterable(router(record) for router in route.routers)
