@@ -37,7 +37,7 @@ from shardfun.simulation.workloads.workload import Workload
 __all__ = ["DELIVERED_MIN", "Outcome", "World"]
 
 SCHEDULE = 7_919_000_003  # other orders of the same seed are no other seeds
-LIVENESS_STEPS_MAX = 150_000
+LIVENESS_STEPS_MAX = 200_000  # a world of which one shard is ten times slower than the others has taken 150,000
 IDLE_PICKS = 60
 """After so many picks in a row without anything to do, everybody is asked; if that finds nothing, the clock moves on."""
 
