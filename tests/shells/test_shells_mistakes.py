@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from shell_app import adds
@@ -11,6 +12,7 @@ from shell_faults import Disturbance, drawn, full_disk, kills, network, spares, 
 from shell_world import Violation, run_world
 
 from shardfun.shard import doors
+from shardfun.shard.doors import Egress
 from shardfun.shard.process import ShardProcess
 from shardfun.shard.storage import Storage
 from shardfun.supervisor.pool import Pool
@@ -22,18 +24,15 @@ Mistake = Callable[[pytest.MonkeyPatch], None]
 
 
 def sinks_are_not_reopened(patch: pytest.MonkeyPatch) -> None:
-    def reopen(sink: doors.EgressSink, published: object, pending: list[bytes]) -> int:
-        return 0
+    original, seen = Egress._reopen, set[int]()
 
-    original, seen = doors._reopen, set[int]()
+    def once(self: Egress, core: Any, publisher: Any, published: Any, pending: list[bytes]) -> int:
+        if id(publisher.sink) in seen:
+            return 0
+        seen.add(id(publisher.sink))
+        return original(self, core, publisher, published, pending)
 
-    def once(sink: doors.EgressSink, published: object, pending: list[bytes]) -> int:
-        if id(sink) in seen:
-            return reopen(sink, published, pending)
-        seen.add(id(sink))
-        return original(sink, published, pending)
-
-    patch.setattr(doors, "_reopen", once)
+    patch.setattr(Egress, "_reopen", once)
 
 
 def losses_are_not_reported(patch: pytest.MonkeyPatch) -> None:
