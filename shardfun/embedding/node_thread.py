@@ -83,9 +83,8 @@ class Call(Generic[T]):
                 except UnavailableError:
                     if not ending():
                         raise
-                    await (
-                        trio.sleep_forever()
-                    )  # a part of the node ended before the rest: the caller gets the reason for all of it
+                    # A part of the node ended before the rest; the caller gets the reason for all of it, when that is known.
+                    await trio.sleep_forever()
             if self._scope.cancelled_caught:  # somebody may still wait: another task, another thread
                 self.fail(UnavailableError("this call was given up"))
         except trio.Cancelled:
