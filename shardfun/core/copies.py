@@ -124,7 +124,8 @@ class OpenedCollection:
     def __init__(self, spec: CollectionSpec, typename: str, descriptions: Descriptions) -> None:
         self._spec = spec
         self._name = spec.name
-        self._make = {"map": self._map, "buffer": self._buffer, "registry": self._registry}[spec.kind]
+        # Maps, which are asked for most, are made in ``__get__``, a call less.
+        self._make = {"map": None, "buffer": self._buffer, "registry": self._registry}[spec.kind]
         self._last = b"", b""
         """Key and prefix of the last address, since messages for one often come one after the other. A pair: threads ask, too."""
         self._descriptions = descriptions
@@ -143,11 +144,12 @@ class OpenedCollection:
                 id = key[self._id_at :]
                 prefix = key[:SLOT_BYTES] + self._head + len(id).to_bytes(2, "big") + id + self._tail
                 self._last = key, prefix
-            handle = copy._handles[self._name] = self._make(copy, prefix)  # noqa: SLF001
+            if self._make is None:
+                handle = Map(self._spec, copy._cells, prefix, copy._now_ms, copy._fresh)  # noqa: SLF001
+            else:
+                handle = self._make(copy, prefix)
+            copy._handles[self._name] = handle  # noqa: SLF001
         return handle
-
-    def _map(self, copy: Any, prefix: bytes) -> Collection:
-        return Map(self._spec, copy._cells, prefix, copy._now_ms, empty=copy._fresh)  # noqa: SLF001
 
     def _buffer(self, copy: Any, prefix: bytes) -> Collection:
         hidden, name = Hidden(copy._hidden), self._name  # noqa: SLF001

@@ -63,7 +63,8 @@ class Map(Generic[K, V]):
 
     __slots__ = ("_cells", "_changes", "_cleared", "_held", "_item", "_key", "_last", "_now_ms", "_prefix", "_spec")
 
-    def __init__(self, spec: CollectionSpec, cells: Cells, prefix: bytes, now_ms: int, *, empty: bool) -> None:
+    def __init__(self, spec: CollectionSpec, cells: Cells, prefix: bytes, now_ms: int, empty: bool) -> None:  # noqa: FBT001
+        # All by position: with a keyword a class takes 0.2 us longer, and most invocations with maps make one.
         self._spec = spec
         self._key: KeyType = spec.key  # type: ignore[assignment]  # that of a map has both
         self._item: FieldSpec = spec.item  # type: ignore[assignment]

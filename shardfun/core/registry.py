@@ -174,7 +174,7 @@ class Registry:
         opened = self._take(name, "map", f"{keys.name}, {item.type_name}")
         if opened.handle is None:
             spec = CollectionSpec(full, "map", keys, item, expire)
-            opened.handle = Map(spec, self._cells, self._prefix_of(MAP_KIND, name), self._now_ms, empty=opened.fresh)
+            opened.handle = Map(spec, self._cells, self._prefix_of(MAP_KIND, name), self._now_ms, opened.fresh)
             self._open[name] = opened
         self._note(expire)
         return cast("Map[K, V]", opened.handle)

@@ -37,7 +37,17 @@ class Copies:
     ``descriptions``: of the types that registries were asked for.
     """
 
-    __slots__ = ("_class", "_collections", "_expiring", "_fields", "_fill", "_function", "_idle_ms", "descriptions")
+    __slots__ = (
+        "_class",
+        "_collections",
+        "_expiring",
+        "_fields",
+        "_fill",
+        "_function",
+        "_idle_ms",
+        "_maps_only",
+        "descriptions",
+    )
 
     def __init__(self, function: CompiledFunction) -> None:
         assert function.full
@@ -48,6 +58,7 @@ class Copies:
         self._fields = tuple((field, slot_of_field(field)) for field in spec.fields)
         self._expiring = tuple(pair for pair in self._fields if pair[0].expiry is not None)
         self._idle_ms = spec.options.expire_idle_ms
+        self._maps_only = not spec.fields and self._idle_ms is None and all(item.kind == "map" for item in spec.collections)
         self._class = copy_class(spec, self.descriptions)
         self._fill = generate_fill(spec.fields)
 
@@ -84,6 +95,9 @@ class Copies:
         Raises:
             PayloadTypeError, UnicodeEncodeError: a value is not of its declared type; nothing is written.
         """
+        if self._maps_only and not copy._fresh:  # noqa: SLF001
+            _write_maps(copy._handles, table.cells)  # noqa: SLF001
+            return
         try:
             changes = self._changes(copy) if self._fields else []
             writes, hidden = self._collected(copy)
@@ -187,3 +201,14 @@ class Copies:
         values = dict(zip((field.name for field, _ in self._fields), function.values_of(copy._record), strict=False))  # noqa: SLF001
         values |= {field.name: value for field, value, _ in changes}
         return function.encode_values((*values.values(), None)) is not None
+
+
+def _write_maps(handles: dict[str, Map[Any, Any]], cells: Cells) -> None:
+    """Write the maps of an invocation that can have changed nothing else: what ``Copies.commit`` does, in half the time."""
+    try:
+        writes = [handle.writes() for handle in handles.values()]
+    finally:
+        for handle in handles.values():
+            handle.close()
+    for prefix, changes in writes:
+        cells.put_all(prefix, changes)
