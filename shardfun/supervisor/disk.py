@@ -10,7 +10,7 @@ from typing import Any
 import trio
 
 from shardfun.core.coordinator import WriteManifest
-from shardfun.errors import ShardfunError, StorageError
+from shardfun.errors import ShardfunError
 from shardfun.intake.entries import is_internal
 from shardfun.ports import RunInThread
 from shardfun.state.manifest import MANIFEST_FORMAT, Manifest, ShardDelta
@@ -55,7 +55,7 @@ class Disk:
                     result = await self._run_in_thread(job.work)
                     break
                 except ShardfunError as error:
-                    if not (isinstance(error, StorageError) and error.disk_full):
+                    if not error.disk_full:
                         self._failed(error)
                         return
                     log.warning("disk full, waiting for space", error=str(error))
