@@ -125,9 +125,14 @@ class PayloadType:
         """Check the fields, too, of a value whose class is right: constructors of structs do not.
 
         Raises:
-            PayloadTypeError: naming the field.
+            PayloadTypeError: naming the field, or what cannot be encoded.
         """
-        self.from_plain(self.to_plain(value))
+        try:
+            plain = self.to_plain(value)
+        except (TypeError, ValueError, RecursionError) as error:
+            msg = f"{self.name}: the value cannot be encoded: {error}"
+            raise PayloadTypeError(msg) from error
+        self.from_plain(plain)
 
     # ---- a column of values ----------------------------------------------------------------------------------------
     def encode_column(self, values: Sequence[Any]) -> Any:

@@ -234,6 +234,9 @@ def test_what_cannot_be_encoded_is_a_payload_error() -> None:
     endless.append(endless)
     with pytest.raises(PayloadTypeError, match="cannot be encoded"):
         described.encode(endless)
+    for value in ([object()], endless):
+        with pytest.raises(PayloadTypeError, match="cannot be encoded"):
+            described.validate(value)
 
 
 @given(st.binary(max_size=40))
