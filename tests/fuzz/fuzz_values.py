@@ -151,6 +151,11 @@ def _crumbs() -> list[bytes]:
     return [empty, bytes(table)]
 
 
+def _crumb_slots(data: bytes) -> tuple[Crumb, ...] | None:
+    """A table whose last slots are free: a whole one is longer than what is fuzzed."""
+    return read_crumbs(data.ljust(TABLE_BYTES, b"\0"))
+
+
 def _shown(data: bytes) -> bytes:
     """What is stored, as JSON knows it: whatever it is, it can be said."""
     try:
@@ -193,6 +198,7 @@ TARGETS = (
     Target("letter", _letter, (CorruptionError,), _letters),
     Target("letter-type", _is_for_type, (CorruptionError,), lambda: [cbor2.dumps(LETTER)]),
     Target("crumbs", read_crumbs, (), _crumbs),
+    Target("crumb-slots", _crumb_slots, (), lambda: [table.rstrip(b"\0") for table in _crumbs()]),
     Target(
         "shown-value", _shown, (CorruptionError,), lambda: [cbor2.dumps(LETTER), cbor2.dumps([1.5, dt.datetime.now(dt.UTC)])]
     ),
