@@ -120,10 +120,11 @@ def _seconds(retry_after: str | None) -> float | None:
     """A ``Retry-After`` header, which has seconds or a date."""
     if retry_after is None:
         return None
-    if retry_after.strip().isdecimal():
-        return float(retry_after)
+    text = retry_after.strip()
+    if text.isdecimal():
+        return float(text)  # of what ``strip`` takes away for white space, ``float`` knows only a part
     try:
-        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time())
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time())
     except ValueError:
         return None
 
