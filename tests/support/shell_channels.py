@@ -81,15 +81,18 @@ class Net:
         self._changed = trio.Event()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until cancelled."""
+        """Until cancelled. What is on its way then never arrives, and lets go of processes that are dead."""
         task_status.started()
-        while True:
-            now = trio.current_time()
-            while self._due and self._due[0].at <= now:
-                heapq.heappop(self._due).action()
-            self._changed = trio.Event()
-            with trio.move_on_at(self._due[0].at if self._due else float("inf")):
-                await self._changed.wait()
+        try:
+            while True:
+                now = trio.current_time()
+                while self._due and self._due[0].at <= now:
+                    heapq.heappop(self._due).action()
+                self._changed = trio.Event()
+                with trio.move_on_at(self._due[0].at if self._due else float("inf")):
+                    await self._changed.wait()
+        finally:
+            self._due.clear()
 
     def at(self, when: float, action: Callable[[], None]) -> None:
         """Do something later."""
