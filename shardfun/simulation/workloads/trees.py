@@ -111,6 +111,7 @@ class Trees(Workload):
         if "origin" in payload:
             self._replayed.add((payload["origin"], payload["number"]))
             self._replayed.add((f"answer {payload['origin']}", payload["number"]))
+            self._replayed.add((f"answer {place_of(*letter['target'])}", payload["number"]))  # to a question that was parked
 
     def total(self, partition: int) -> int:
         """See ``Workload``."""
