@@ -79,8 +79,17 @@ class PayloadType:
 
     # ---- one value -------------------------------------------------------------------------------------------------
     def to_plain(self, value: Any) -> Any:
-        """The value as what CBOR carries: scalars, lists and maps."""
-        return value if self.cls in SCALARS else plain_of(value)
+        """The value as what CBOR carries: scalars, lists and maps.
+
+        Raises:
+            PayloadTypeError: something inside the value has no such form.
+        """
+        if self.cls in SCALARS:
+            return value
+        try:
+            return plain_of(value)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise self._unencodable(error) from error
 
     def from_plain(self, plain: Any) -> Any:
         """The value back.
@@ -105,8 +114,10 @@ class PayloadType:
         try:
             return cbor2.dumps(self.to_plain(value))
         except (TypeError, ValueError, RecursionError, cbor2.CBOREncodeError) as error:
-            msg = f"{self.name}: the value cannot be encoded: {error}"
-            raise PayloadTypeError(msg) from error
+            raise self._unencodable(error) from error
+
+    def _unencodable(self, error: Exception) -> PayloadTypeError:
+        return PayloadTypeError(f"{self.name}: the value cannot be encoded: {error}")
 
     def decode(self, data: bytes) -> Any:
         """The value back, freshly made.
@@ -127,12 +138,7 @@ class PayloadType:
         Raises:
             PayloadTypeError: naming the field, or what cannot be encoded.
         """
-        try:
-            plain = self.to_plain(value)
-        except (TypeError, ValueError, RecursionError) as error:
-            msg = f"{self.name}: the value cannot be encoded: {error}"
-            raise PayloadTypeError(msg) from error
-        self.from_plain(plain)
+        self.from_plain(self.to_plain(value))
 
     # ---- a column of values ----------------------------------------------------------------------------------------
     def encode_column(self, values: Sequence[Any]) -> Any:
