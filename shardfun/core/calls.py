@@ -3,6 +3,8 @@
 Asynchronous and blocking functions, and operations. The core asks for them (``StartCall``) and hears of their end (``done``); how
 they run is the driver's business. While a call of an address runs, or while it waits for another attempt, the address is *blocked*:
 its messages gather behind the one that is being processed, and in every cut they stand before the mailbox.
+
+A little long: beginning, end, another attempt and the way back to the mailbox keep the same counts, and are read together.
 """
 
 from __future__ import annotations

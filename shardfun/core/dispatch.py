@@ -2,6 +2,8 @@
 
 Every message goes through a queue, also one that could run at once: so order between one sender and one target needs no thought,
 and a queue costs two operations per batch, not per message.
+
+A little long: running, routing and failing are one path of a message through the same tables.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ A driver (a real process, or the simulator) brings what happens: frames, control
 It asks for work in bounded pieces (``run``, ``fill_mailboxes``, ``checkpoint_work``, ``sweep``), takes frames with ``next_frame``
 and what shall be done outside with ``take_effects``. A new incarnation is a new object: nothing of the old one can leak into it,
 except records that are as in the store (``previous``).
+
+A little long: it is all that a driver can ask of a shard, most of it in a few lines that hand on to the part whose matter it is.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Each method that the world picks does one thing and tells whether there was anything to do. Between any two of them another process
 may act, or this one may die.
+
+A little long, like the real driver, whose steps it has one for one.
 """
 
 from __future__ import annotations

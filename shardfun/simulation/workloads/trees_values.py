@@ -7,6 +7,8 @@ and in every complete checkpoint
 
 whatever happened in which order. What does not commute (a value that is set, the order of a buffer, when something ends) is
 checked in place, against another part of the same state that has to agree with it.
+
+A little long: the state, and a small class for each command.
 """
 
 from __future__ import annotations
