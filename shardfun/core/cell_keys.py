@@ -25,8 +25,8 @@ NAME_BYTES_MAX = 255
 NUMBER_BYTES = 8
 SLOT_BYTES = 2
 
-_STAMP = b"\xd9\x53\x46\x82\x1b"  # tag 21318 of an array of two, the first a number of 8 bytes
-_STAMP_BYTES = len(_STAMP) + 8
+STAMP = b"\xd9\x53\x46\x82\x1b"  # tag 21318 of an array of two, the first a number of 8 bytes
+_STAMP_BYTES = len(STAMP) + 8
 
 
 class CellKey(NamedTuple):
@@ -104,21 +104,21 @@ def number_suffix(number: int) -> bytes:
 # ---- deadlines of cells ------------------------------------------------------------------------------------------------
 def stamped(value: bytes, deadline_ms: int) -> bytes:
     """An encoded value with the time of its end in front."""
-    return _STAMP + deadline_ms.to_bytes(8, "big") + value
+    return STAMP + deadline_ms.to_bytes(8, "big") + value
 
 
 def deadline_of(raw: bytes) -> int | None:
     """When a cell expires: unix milliseconds; ``None``: never."""
-    return int.from_bytes(raw[len(_STAMP) : _STAMP_BYTES], "big") if raw.startswith(_STAMP) else None
+    return int.from_bytes(raw[len(STAMP) : _STAMP_BYTES], "big") if raw.startswith(STAMP) else None
 
 
 def value_in(raw: bytes) -> bytes:
     """The encoded value in a cell."""
-    return raw[_STAMP_BYTES:] if raw.startswith(_STAMP) else raw
+    return raw[_STAMP_BYTES:] if raw.startswith(STAMP) else raw
 
 
 def living(raw: bytes | None, now_ms: int) -> bytes | None:
     """The encoded value in a cell; ``None`` if there is none or its time is over."""
-    if raw is None or not raw.startswith(_STAMP):
+    if raw is None or not raw.startswith(STAMP):
         return raw
-    return raw[_STAMP_BYTES:] if int.from_bytes(raw[len(_STAMP) : _STAMP_BYTES], "big") > now_ms else None
+    return raw[_STAMP_BYTES:] if int.from_bytes(raw[len(STAMP) : _STAMP_BYTES], "big") > now_ms else None

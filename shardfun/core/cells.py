@@ -35,7 +35,7 @@ class Stored(Protocol):
 class Cells:
     """See the module. One in each ``RecordTable``."""
 
-    __slots__ = ("_changes", "_frozen", "_frozen_bytes", "_store", "changed_bytes", "count", "failure")
+    __slots__ = ("_changes", "_frozen", "_frozen_bytes", "_store", "changed_bytes", "failure")
 
     def __init__(self, store: Stored) -> None:
         self._store = store
@@ -44,8 +44,6 @@ class Cells:
         self._frozen_bytes = 0
         self.changed_bytes = 0
         """Estimated memory of the changes since the last cut."""
-        self.count = 0
-        """Changed cells since the last cut, some perhaps counted twice."""
         self.failure: StorageError | None = None
         """The store could not be read: no matter of the function that asked, and whatever it does about it, the shard stops."""
 
@@ -74,7 +72,6 @@ class Cells:
         if group is None:
             group = self._changes[prefix] = {}
         group[suffix] = value
-        self.count += 1
         self.changed_bytes += CELL_BYTES + len(suffix) + (len(value) if value is not None else 0)
 
     def put_all(self, prefix: bytes, changes: dict[bytes, bytes | None]) -> None:
@@ -85,11 +82,12 @@ class Cells:
         if group is None:
             group = self._changes[prefix] = {}
         group.update(changes)
-        self.count += len(changes)
-        size = 0
+        size = self.changed_bytes
         for suffix, value in changes.items():
-            size += CELL_BYTES + len(suffix) + (len(value) if value is not None else 0)
-        self.changed_bytes += size
+            size += CELL_BYTES + len(suffix)
+            if value:
+                size += len(value)
+        self.changed_bytes = size
 
     def scan(self, prefix: bytes, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """The cells of a prefix in order of their suffixes, as they are now, from ``start`` to before ``stop``.
@@ -164,7 +162,6 @@ class Cells:
         """The cut."""
         self._frozen, self._changes = self._changes, {}
         self._frozen_bytes, self.changed_bytes = self.changed_bytes, 0
-        self.count = 0
 
     def frozen_pieces(self, size: int) -> Iterator[tuple[list[bytes], list[bytes | None]]]:
         """Keys and values of the frozen changes, in pieces of about ``size``."""

@@ -19,6 +19,7 @@ from shardfun.core.function import STATE_KIND, CollectionSpec, FieldSpec, Functi
 from shardfun.core.hidden import Hidden
 from shardfun.core.maps import Map
 from shardfun.core.registry import Descriptions, Place, Registry
+from shardfun.core.scalar_maps import map_class
 from shardfun.errors import PayloadTypeError
 
 Collection = Map[Any, Any] | Buffer[Any] | Registry
@@ -37,8 +38,12 @@ def slot_of_field(field: FieldSpec) -> str:
     return field.name if field.expiry is None else "_value_" + field.name
 
 
-def copy_class(spec: FunctionSpec, descriptions: Descriptions) -> type:
-    """A slotted subclass of the author's state class."""
+def copy_class(spec: FunctionSpec, descriptions: Descriptions, *, quick: bool) -> type:
+    """A slotted subclass of the author's state class.
+
+    Args:
+        quick: maps are of the fastest class for their values, and not of the one that is the specification.
+    """
     slots = {slot_of_field(field): field for field in spec.fields}
     collections = {item.name: item for item in spec.collections}
 
@@ -53,7 +58,7 @@ def copy_class(spec: FunctionSpec, descriptions: Descriptions) -> type:
     def _delete_instance(copy: Any) -> None:
         copy._fresh = True  # noqa: SLF001
         copy._hidden = None  # noqa: SLF001
-        copy._marks.clear()  # noqa: SLF001
+        copy._marks = {}  # noqa: SLF001
         for slot, field in slots.items():
             setattr(copy, slot, field.default)
             delattr(copy, slot)
@@ -63,15 +68,16 @@ def copy_class(spec: FunctionSpec, descriptions: Descriptions) -> type:
     namespace: dict[str, Any] = {
         "__slots__": (*slots, "_record", "_cells", "_now_ms", "_handles", "_marks", "_hidden", "_fresh"),
         "__module__": spec.state_class.__module__,
-        "__getattr__": filling(slots),
         "__contains__": __contains__,
         "_delete_instance": _delete_instance,
     }
+    if slots:  # else nothing can be deleted, and without it reads are five times faster (see ``absence``)
+        namespace["__getattr__"] = filling(slots)
     for field in spec.fields:
         if field.expiry is not None:
             namespace[field.name] = ExpiringField(field.name)
     for item in spec.collections:
-        namespace[item.name] = OpenedCollection(item, spec.typename, descriptions)
+        namespace[item.name] = OpenedCollection(item, spec.typename, descriptions, map_class(item) if quick else Map)
     return type(spec.state_class)(f"{spec.state_class.__name__}Copy", (spec.state_class,), namespace)
 
 
@@ -117,15 +123,17 @@ class OpenedCollection:
 
     Args:
         typename: of the function.
+        map_class: of its maps.
     """
 
-    __slots__ = ("_descriptions", "_head", "_id_at", "_last", "_make", "_name", "_spec", "_tail")
+    __slots__ = ("_descriptions", "_head", "_id_at", "_last", "_make", "_map_class", "_name", "_spec", "_tail")
 
-    def __init__(self, spec: CollectionSpec, typename: str, descriptions: Descriptions) -> None:
+    def __init__(self, spec: CollectionSpec, typename: str, descriptions: Descriptions, map_class: type[Map[Any, Any]]) -> None:
         self._spec = spec
         self._name = spec.name
         # Maps, which are asked for most, are made in ``__get__``, a call less.
         self._make = {"map": None, "buffer": self._buffer, "registry": self._registry}[spec.kind]
+        self._map_class = map_class
         self._last = b"", b""
         """Key and prefix of the last address, since messages for one often come one after the other. A pair: threads ask, too."""
         self._descriptions = descriptions
@@ -145,7 +153,7 @@ class OpenedCollection:
                 prefix = key[:SLOT_BYTES] + self._head + len(id).to_bytes(2, "big") + id + self._tail
                 self._last = key, prefix
             if self._make is None:
-                handle = Map(self._spec, copy._cells, prefix, copy._now_ms, copy._fresh)  # noqa: SLF001
+                handle = self._map_class(self._spec, copy._cells, prefix, copy._now_ms, copy._fresh)  # noqa: SLF001
             else:
                 handle = self._make(copy, prefix)
             copy._handles[self._name] = handle  # noqa: SLF001

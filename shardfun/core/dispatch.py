@@ -11,7 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from shardfun.core.calls import Calls
 from shardfun.core.careful import Breadcrumb, run_careful
@@ -448,23 +448,42 @@ class Dispatcher:
         for queue, (own_ids, own_values) in zip(target.queues, columns, strict=True):
             queue.append(Batch(own_ids, None, None, own_values))
 
-    def ingest_messages(self, messages: Iterable[Any]) -> int:
-        """Messages ``(typename, id, value)`` of one ingress record, all or none; how many.
+    def ingest_records(
+        self, messages_of: Router, records: Iterable[Any], refuse: Callable[[int, Any, BaseException], None]
+    ) -> None:
+        """Take in the messages of ingress records, of each record all or none.
+
+        Args:
+            messages_of: gives the messages ``(typename, id, value)`` of a record.
+            refuse: called with a record that sends nothing, its number in ``records``, and why: what ``messages_of`` raised,
+                ``UnknownTargetError`` or ``PayloadTypeError``.
+        """
+        effects, types, owners = self.effects, self.types, self.owners
+        for number, record in enumerate(records):
+            mark = len(effects)
+            try:
+                for typename, id, value in messages_of(record):
+                    target = types.get(typename) or self.resolve(typename)
+                    if type(value) not in target.shared:
+                        value = target.payloads.prepare(value)
+                    if id not in owners:
+                        self.admit(id)
+                    effects.append((target, id, None, value))
+            except BaseException as error:  # noqa: BLE001 - a router is user code
+                del effects[mark:]
+                refuse(number, record, error)
+
+    def ingest_messages(self, messages: Iterable[Any]) -> None:
+        """Take in the messages ``(typename, id, value)`` of one record, all or none.
 
         Raises:
-            UnknownTargetError, PayloadTypeError, or what the router raises while it is iterated.
+            UnknownTargetError, PayloadTypeError, or what ``messages`` raises while it is iterated.
         """
-        rows: list[Row] = []
-        types, owners = self.types, self.owners
-        for typename, id, value in messages:
-            target = types.get(typename) or self.resolve(typename)
-            if type(value) not in target.shared:
-                value = target.payloads.prepare(value)
-            if id not in owners:
-                self.admit(id)
-            rows.append((target, id, None, value))
-        self.effects += rows
-        return len(rows)
+        self.ingest_records(lambda _: messages, (None,), _raise)
+
+
+def _raise(_number: int, _record: Any, error: BaseException) -> NoReturn:
+    raise error
 
 
 def unknown_target(what: str, name: str, known: Iterable[str]) -> UnknownTargetError:

@@ -11,8 +11,9 @@ from shardfun.core.limits import Limits
 from shardfun.core.options import FailurePolicy
 from shardfun.core.queue import Queue, Row
 from shardfun.core.records import Generation
+from shardfun.core.runner import run_plain
 from shardfun.core.totals import FunctionTotals
-from shardfun.core.working import Copies
+from shardfun.core.working import Copies, quick_copies
 
 if TYPE_CHECKING:
     from shardfun.core.calls import Blocked
@@ -83,7 +84,9 @@ class FunctionType:
         self.queues = [Queue() for _ in range(shards)]
         self.rows = [queue.rows for queue in self.queues]
         self.mailbox = self.queues[shard]
-        self.copies = Copies(function) if function.full else None
+        self.copies = None
+        if function.full:
+            self.copies = Copies(function) if run is run_plain else quick_copies(function)
         self.chunk = FIRST_CHUNK
         options = function.spec.options
         self.policy = options.failure or FailurePolicy(attempts=1 + limits.retries)

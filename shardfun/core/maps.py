@@ -24,7 +24,8 @@ D = TypeVar("D")
 
 Write = tuple[bytes, dict[bytes, bytes | None]]
 """Cells to put: their prefix, and the values by suffix."""
-_MISSING: Any = object()
+MISSING: Any = object()
+"""What ``_get`` gives for a key that has no entry."""
 _NO_KEY: tuple[Any, bytes] = object(), b""
 
 
@@ -84,7 +85,7 @@ class Map(Generic[K, V]):
     # ---- one entry ------------------------------------------------------------------------------------------------------
     def __getitem__(self, key: K) -> V:
         found = self._get(self._suffix(key))
-        if found is _MISSING:
+        if found is MISSING:
             raise KeyError(key)
         return found  # type: ignore[no-any-return]
 
@@ -109,13 +110,13 @@ class Map(Generic[K, V]):
     def get(self, key: K, default: Any = None) -> Any:
         """The value of a key, or ``default``."""
         found = self._get(self._suffix(key))
-        return default if found is _MISSING else found
+        return default if found is MISSING else found
 
     @overload
     def pop(self, key: K) -> V: ...
     @overload
     def pop(self, key: K, default: V | D) -> V | D: ...
-    def pop(self, key: K, default: Any = _MISSING) -> Any:
+    def pop(self, key: K, default: Any = MISSING) -> Any:
         """Remove an entry and return its value; ``default`` if there is none.
 
         Raises:
@@ -123,17 +124,17 @@ class Map(Generic[K, V]):
         """
         suffix = self._suffix(key)
         found = self._get(suffix)
-        if found is not _MISSING:
+        if found is not MISSING:
             self._remove(suffix)
             return found
-        if default is _MISSING:
+        if default is MISSING:
             raise KeyError(key)
         return default
 
     def setdefault(self, key: K, default: V) -> V:
         """The value of a key, which is set to ``default`` if there is none."""
         found = self._get(self._suffix(key))
-        if found is not _MISSING:
+        if found is not MISSING:
             return found  # type: ignore[no-any-return]
         self[key] = default
         return default
@@ -170,7 +171,7 @@ class Map(Generic[K, V]):
         return self.keys()
 
     def __bool__(self) -> bool:
-        return next(self.keys(), _MISSING) is not _MISSING
+        return next(self.keys(), MISSING) is not MISSING
 
     def count(self) -> int:
         """The number of entries. Looks at all of them."""
@@ -198,14 +199,14 @@ class Map(Generic[K, V]):
         if suffix in self._changes:
             encoded = self._changes[suffix]
         elif self._cleared:
-            return _MISSING
+            return MISSING
         else:
             raw = encoded = self._cells.get(self._prefix, suffix)
             if raw is not None:
                 encoded = living(raw, self._now_ms)
                 if encoded is not None and self._spec.expiry is not None:
                     self._note_read(suffix, raw, encoded)
-        return _MISSING if encoded is None else self._give(suffix, encoded)
+        return MISSING if encoded is None else self._give(suffix, encoded)
 
     def _give(self, suffix: bytes, encoded: bytes) -> Any:
         """Decode a value that is given out as the present one of its key."""
@@ -282,6 +283,13 @@ class Map(Generic[K, V]):
         if self._cleared:
             changes = dict.fromkeys(suffix for suffix, _ in self._cells.scan(self._prefix)) | changes
         return self._prefix, changes
+
+    def finish(self) -> Write:
+        """As ``writes``, and the invocation is over."""
+        try:
+            return self.writes()
+        finally:
+            self.close()
 
     def close(self) -> None:
         """The invocation is over: any use raises."""

@@ -127,10 +127,10 @@ def run_full(target: FunctionType, batch: Batch, dispatcher: Dispatcher) -> None
     assert target.copies is not None
     begin, commit = target.copies.begin, target.copies.commit
     handler, context, effects, table = target.function.spec.handler, dispatcher.context, dispatcher.effects, dispatcher.table
-    cells, sender_type = table.cells, batch.sender_type
+    young, cells, now_ms, sender_type = target.records.young, table.cells, dispatcher.now_ms, batch.sender_type
     dispatcher.progress = ids = iter(batch.ids)
     for id, sender, value in zip(ids, senders_of(batch), batch.values, strict=False):
-        record = target.records.young.get(id)
+        record = young.get(id)
         if record is None:
             record = dispatcher.load(target, id, sender, sender_type, value)
             if record is None:
@@ -140,7 +140,7 @@ def run_full(target: FunctionType, batch: Batch, dispatcher: Dispatcher) -> None
         context._address = record._address  # noqa: SLF001
         mark = len(effects)
         try:
-            context.state = copy = begin(record, cells, dispatcher.now_ms)
+            context.state = copy = begin(record, cells, now_ms)
             if value is END or type(value) is Encoded:
                 call(target.function, context, value)
             else:

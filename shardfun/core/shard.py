@@ -10,7 +10,7 @@ A little long: it is all that a driver can ask of a shard, most of it in a few l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from random import Random
@@ -389,14 +389,14 @@ class ShardCore:
                     raise ConfigurationError(f"ingress.{ingress}: what it reads does not fit its target: {error}") from error
             else:
                 records = [{"id": id, "value": value} for id, value in zip(batch.ids, batch.values, strict=True)]
-        for index, record in enumerate(records):
-            try:
-                dispatcher.ingest_messages(_messages(route, record))
-            except BaseException as error:  # noqa: BLE001 - a router is user code: its record is parked, the run goes on
-                where = f"{batch.place or f'before {batch.position!r:.200}'} (this shard's record {index + 1} of these)"
-                reason, trace = describe_error(error, self.limits.traceback_bytes)
-                dispatcher.letters.park_ingress(ingress, where, reason, repr(record)[:2000].encode(errors="replace"), trace)
+
+        def park(number: int, record: Any, error: BaseException) -> None:
+            where = f"{batch.place or f'before {batch.position!r:.200}'} (this shard's record {number + 1} of these)"
+            reason, trace = describe_error(error, self.limits.traceback_bytes)
+            dispatcher.letters.park_ingress(ingress, where, reason, repr(record)[:2000].encode(errors="replace"), trace)
+
         if records:
+            dispatcher.ingest_records(_messages_of(route), records, park)
             dispatcher.route()
         for reject in batch.rejects:
             dispatcher.letters.park_ingress(ingress, reject.position, reject.reason, reject.raw)
@@ -533,10 +533,10 @@ class ShardCore:
         return effects
 
 
-def _messages(route: IngressRoute, record: Any) -> Iterable[Any]:
-    """The messages of one record, as ``(typename, id, value)``."""
+def _messages_of(route: IngressRoute) -> Router:
+    """Gives the messages of one record, as ``(typename, id, value)``."""
     if route.target is not None:
-        return ((route.target, str(record[route.id_field]), record),)
+        return lambda record: ((route.target, str(record[route.id_field]), record),)
     if len(route.routers) == 1:
-        return route.routers[0](record)
-    return chain.from_iterable(router(record) for router in route.routers)
+        return route.routers[0]
+    return lambda record: chain.from_iterable(router(record) for router in route.routers)

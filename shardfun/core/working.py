@@ -5,6 +5,8 @@ that belongs to their invocation. So a cut, a query or an eviction in the middle
 failed invocation leaves nothing to undo, and what one invocation has changed becomes visible at once when it returns.
 
 ``begin`` makes a copy, ``commit`` writes it back: first everything that may fail (checks, encoding), then everything that may not.
+
+``Copies`` is the specification, and what ``run_plain`` uses. ``quick_copies`` gives what does the same faster.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ class Copies:
 
     Args:
         function: a full one.
+        quick: with the fastest classes of maps.
 
     ``descriptions``: of the types that registries were asked for.
     """
@@ -45,11 +48,10 @@ class Copies:
         "_fill",
         "_function",
         "_idle_ms",
-        "_maps_only",
         "descriptions",
     )
 
-    def __init__(self, function: CompiledFunction) -> None:
+    def __init__(self, function: CompiledFunction, *, quick: bool = False) -> None:
         assert function.full
         spec = function.spec
         self.descriptions = Descriptions()
@@ -58,8 +60,7 @@ class Copies:
         self._fields = tuple((field, slot_of_field(field)) for field in spec.fields)
         self._expiring = tuple(pair for pair in self._fields if pair[0].expiry is not None)
         self._idle_ms = spec.options.expire_idle_ms
-        self._maps_only = not spec.fields and self._idle_ms is None and all(item.kind == "map" for item in spec.collections)
-        self._class = copy_class(spec, self.descriptions)
+        self._class = copy_class(spec, self.descriptions, quick=quick)
         self._fill = generate_fill(spec.fields)
 
     def begin(self, record: Any, cells: Cells, now_ms: int) -> Any:
@@ -95,9 +96,6 @@ class Copies:
         Raises:
             PayloadTypeError, UnicodeEncodeError: a value is not of its declared type; nothing is written.
         """
-        if self._maps_only and not copy._fresh:  # noqa: SLF001
-            _write_maps(copy._handles, table.cells)  # noqa: SLF001
-            return
         try:
             changes = self._changes(copy) if self._fields else []
             writes, hidden = self._collected(copy)
@@ -151,7 +149,7 @@ class Copies:
         writes: list[Write] = []
         buffers: dict[str, tuple[Bounds | None, int | None]] = {}
         for name, handle in handles.items():
-            if type(handle) is Map:
+            if isinstance(handle, Map):
                 writes.append(handle.writes())
             elif type(handle) is Buffer:
                 more, bounds, deadline = handle.writes()
@@ -203,12 +201,43 @@ class Copies:
         return function.encode_values((*values.values(), None)) is not None
 
 
-def _write_maps(handles: dict[str, Map[Any, Any]], cells: Cells) -> None:
-    """Write the maps of an invocation that can have changed nothing else: what ``Copies.commit`` does, in half the time."""
-    try:
-        writes = [handle.writes() for handle in handles.values()]
-    finally:
-        for handle in handles.values():
-            handle.close()
-    for prefix, changes in writes:
-        cells.put_all(prefix, changes)
+class MapCopies(Copies):
+    """Of a function type whose state is maps and nothing else: no more is done than these need, which is half."""
+
+    __slots__ = ()
+
+    def begin(self, record: Any, cells: Cells, now_ms: int) -> Any:
+        """As of ``Copies``."""
+        copy: Any = object.__new__(self._class)
+        copy._record = record  # noqa: SLF001
+        copy._cells = cells  # noqa: SLF001
+        copy._now_ms = now_ms  # noqa: SLF001
+        copy._handles = {}  # noqa: SLF001
+        copy._fresh = False  # noqa: SLF001
+        copy._hidden = record._hidden  # noqa: SLF001
+        return copy
+
+    def commit(self, copy: Any, table: RecordTable) -> None:
+        """As of ``Copies``."""
+        if copy._fresh:  # noqa: SLF001
+            super().commit(copy, table)
+            return
+        handles = copy._handles.values()  # noqa: SLF001
+        writes: list[Write] = []
+        try:
+            for handle in handles:
+                writes.append(handle.finish())  # noqa: PERF401 - before Python 3.12 a comprehension is a call
+        except BaseException:
+            for handle in handles:
+                handle.close()
+            raise
+        put_all = table.cells.put_all
+        for prefix, changes in writes:
+            put_all(prefix, changes)
+
+
+def quick_copies(function: CompiledFunction) -> Copies:
+    """The fastest copies for a full function."""
+    spec = function.spec
+    only_maps = not spec.fields and spec.options.expire_idle_ms is None and all(item.kind == "map" for item in spec.collections)
+    return MapCopies(function, quick=True) if only_maps else Copies(function, quick=True)

@@ -32,6 +32,7 @@ TUPLE_DEPTH_MAX = 50
 _END = 0x00  # of a tuple: before every other part
 _BYTES, _TEXT, _INT, _FLOAT, _FALSE, _TRUE, _UUID, _DATE, _NAIVE, _AWARE, _TUPLE = range(1, 12)
 _ONE_BYTE_LENGTH_MAX = 0x7E
+_SHORT_TEXT = 1000
 _INT_HEADS = [bytes((_INT, 0x80 + length)) for length in range(_ONE_BYTE_LENGTH_MAX + 1)]
 _SIGN = 1 << 63
 _ALL = (1 << 64) - 1
@@ -52,6 +53,8 @@ class KeyType:
     Args:
         name: the type as text: stored for maps that are registered at run time.
         what: what to call the key in an error.
+
+    ``encode``: a key as bytes; raises ``PayloadTypeError`` if it is not of the declared type, or too long.
     """
 
     name: str
@@ -59,13 +62,14 @@ class KeyType:
     _write: Write
     _parts: Write | None
     _read: Callable[[Any], Any] | None
+    encode: Write = dataclasses.field(init=False)
 
-    def encode(self, key: Any) -> bytes:
-        """A key as bytes.
+    def __post_init__(self) -> None:
+        """Most keys are ids and numbers: these are encoded in one call."""
+        quick = _QUICK.get(self._write)
+        object.__setattr__(self, "encode", self._encode if quick is None else quick(self._encode))
 
-        Raises:
-            PayloadTypeError: it is not of the declared type, or too long.
-        """
+    def _encode(self, key: Any) -> bytes:
         try:
             encoded = self._write(key)
         except PayloadTypeError as error:
@@ -229,6 +233,25 @@ def _write_int(key: Any) -> bytes:
     return b"\x03" + number.to_bytes(width, "big")
 
 
+def _quick_int(slow: Write) -> Write:
+    def encode(key: Any) -> bytes:
+        if type(key) is int and 0 <= key < _SIGN:
+            length = (key.bit_length() + 7) >> 3
+            return _INT_HEADS[length] + key.to_bytes(length, "big")
+        return slow(key)
+
+    return encode
+
+
+def _quick_text(slow: Write) -> Write:
+    def encode(key: Any) -> bytes:
+        if type(key) is str and len(key) <= _SHORT_TEXT and key.isascii() and "\0" not in key:
+            return b"\x02" + key.encode() + b"\0\0"
+        return slow(key)
+
+    return encode
+
+
 def _write_float(key: Any) -> bytes:
     if type(key) is not float:
         raise _mismatch("float", key)
@@ -275,6 +298,8 @@ _WRITERS: dict[Any, Write] = {
     dt.date: _write_date,
     dt.datetime: _write_datetime,
 }
+
+_QUICK: dict[Write, Callable[[Write], Write]] = {_write_int: _quick_int, _write_text: _quick_text}
 
 
 # ---- reading -----------------------------------------------------------------------------------------------------------
