@@ -59,7 +59,7 @@ class StateConfig(Section, frozen=True, kw_only=True):
     """State: the memory each shard may use."""
 
     cache_bytes: Annotated[int, Size(1 << 20)] = 256 << 20
-    """State records kept in memory, per shard. Records beyond it are read from disk again when they are needed."""
+    """State records and entries of maps kept in memory, per shard. What is beyond it is read from disk again when it is needed."""
     write_buffer_bytes: Annotated[int, Size(64 << 10, 1 << 30)] = 8 << 20
     """LevelDB's write buffer, per shard."""
     dirty_soft_bytes: Annotated[int, Size(64 << 10)] = 64 << 20

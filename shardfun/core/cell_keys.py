@@ -21,6 +21,8 @@ from shardfun.model.address import Address
 MAP_KIND = b"m"
 BUFFER_KIND = b"b"
 REGISTERED_KIND = b"r"
+KIND = slice(2, 3)
+"""Where the kind is in a key, behind the slot. Keys by shard are shorter, or have another letter there."""
 NAME_BYTES_MAX = 255
 NUMBER_BYTES = 8
 SLOT_BYTES = 2
@@ -60,7 +62,7 @@ def parse_cell_key(key: bytes) -> CellKey | None:
     Raises:
         CorruptionError: it is of one of these kinds, and damaged.
     """
-    kind = key[2:3]
+    kind = key[KIND]
     if kind not in {MAP_KIND, BUFFER_KIND, REGISTERED_KIND}:
         return None
     try:
@@ -80,7 +82,7 @@ def stored_address(key: bytes) -> Address | None:
     Raises:
         CorruptionError: it is damaged.
     """
-    if key[2:3] == STATE_KIND:
+    if key[KIND] == STATE_KIND:
         return parse_state_key(key)
     found = parse_cell_key(key)
     return None if found is None else found.address

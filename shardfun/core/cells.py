@@ -4,7 +4,8 @@ A cell is a key and bytes. It is written when the invocation that changed it com
 pre-images here: the changes since the last cut are a dictionary that is swapped. Keys are split into a *prefix* (one map of one
 address, say) and a *suffix* within it, so that one map's changes are found without looking at everybody's.
 
-Reads see the changes since the cut, those that are frozen for a checkpoint, and the store, in this order.
+Reads see the changes since the cut, those that are frozen for a checkpoint, and the store, in this order. Cells of maps are kept in
+memory beyond that (``CellCache``).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Protocol
 
+from shardfun.core.cell_cache import NOT_CACHED, CellCache
+from shardfun.core.cell_keys import KIND, MAP_KIND
 from shardfun.errors import CorruptionError, StorageError
 
 CELL_BYTES = 200  # of memory for a changed cell besides its key and value: two dictionary entries and two objects
@@ -35,13 +38,14 @@ class Stored(Protocol):
 class Cells:
     """See the module. One in each ``RecordTable``."""
 
-    __slots__ = ("_changes", "_frozen", "_frozen_bytes", "_store", "changed_bytes", "failure")
+    __slots__ = ("_changes", "_frozen", "_frozen_bytes", "_store", "cache", "changed_bytes", "failure")
 
     def __init__(self, store: Stored) -> None:
         self._store = store
         self._changes: Changes = {}
         self._frozen: Changes = {}
         self._frozen_bytes = 0
+        self.cache = CellCache()
         self.changed_bytes = 0
         """Estimated memory of the changes since the last cut."""
         self.failure: StorageError | None = None
@@ -66,13 +70,28 @@ class Cells:
             self.failure = error
             raise
 
+    def read(self, prefix: bytes, suffix: bytes) -> bytes | None:
+        """As ``get``, of an entry of a map: it is kept in memory, since it may be asked for again."""
+        cache, key = self.cache, prefix + suffix
+        young = cache.young
+        value = young.get(key, NOT_CACHED)
+        if value is not NOT_CACHED:
+            return value  # type: ignore[no-any-return]
+        value = cache.take_old(key)
+        if value is NOT_CACHED:
+            value = self.get(prefix, suffix)
+        return cache.add(young, key, value)
+
     def put(self, prefix: bytes, suffix: bytes, value: bytes | None) -> None:
         """Write a cell (``None``: delete it) as part of the next checkpoint. There is no way back: commit only."""
         group = self._changes.get(prefix)
         if group is None:
             group = self._changes[prefix] = {}
         group[suffix] = value
-        self.changed_bytes += CELL_BYTES + len(suffix) + (len(value) if value is not None else 0)
+        size = len(suffix) + (len(value) if value is not None else 0)
+        self.changed_bytes += CELL_BYTES + size
+        if prefix[KIND] == MAP_KIND:
+            self.cache.write(prefix, {suffix: value}, size)
 
     def put_all(self, prefix: bytes, changes: dict[bytes, bytes | None]) -> None:
         """As ``put``, of some cells of a prefix. Nothing if there are none."""
@@ -82,12 +101,14 @@ class Cells:
         if group is None:
             group = self._changes[prefix] = {}
         group.update(changes)
-        size = self.changed_bytes
+        size = 0
         for suffix, value in changes.items():
-            size += CELL_BYTES + len(suffix)
+            size += len(suffix)
             if value:
                 size += len(value)
-        self.changed_bytes = size
+        self.changed_bytes += size + CELL_BYTES * len(changes)
+        if prefix[KIND] == MAP_KIND:
+            self.cache.write(prefix, changes, size)
 
     def scan(self, prefix: bytes, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """The cells of a prefix in order of their suffixes, as they are now, from ``start`` to before ``stop``.

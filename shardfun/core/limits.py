@@ -24,7 +24,7 @@ class Limits:
         window_frames: data frames that may be under way to a peer without being taken out of its inbox. Smaller than the
             transport's buffer by a reserve for control frames, so that a barrier never waits for space.
         mailbox_refill: frames move from inboxes to mailboxes while fewer messages than this wait there.
-        cache_bytes: estimated bytes of state records kept in memory.
+        cache_bytes: estimated bytes of state records and entries of maps kept in memory.
         dirty_soft_bytes: changed state that asks for a checkpoint at once; ``dirty_hard_bytes``: stops executing until one
             is applied (never receiving, never the checkpoint).
         retries: further attempts before a message that fails is parked.

@@ -191,7 +191,7 @@ class Map(Generic[K, V]):
         """An encoded value as this invocation sees it."""
         if suffix in self._changes:
             return self._changes[suffix]
-        return None if self._cleared else living(self._cells.get(self._prefix, suffix), self._now_ms)
+        return None if self._cleared else living(self._cells.read(self._prefix, suffix), self._now_ms)
 
     def _get(self, suffix: bytes) -> Any:
         if suffix in self._held:
@@ -201,7 +201,7 @@ class Map(Generic[K, V]):
         elif self._cleared:
             return MISSING
         else:
-            raw = encoded = self._cells.get(self._prefix, suffix)
+            raw = encoded = self._cells.read(self._prefix, suffix)
             if raw is not None:
                 encoded = living(raw, self._now_ms)
                 if encoded is not None and self._spec.expiry is not None:

@@ -212,16 +212,19 @@ class RecordTable:
 
     # ---- forgetting -----------------------------------------------------------------------------------------------------
     def sweep(self) -> bool:
-        """Drop up to ``SWEEP_RECORDS`` records that nobody has used for long; whether there is more to do."""
+        """Drop up to ``SWEEP_RECORDS`` records, or entries of maps, that nobody has used for long; whether there is more to do."""
         for generation in self._generations:
             if generation.dying:
                 self._sweep_generation(generation)
                 return True
-        if self._young_bytes * 2 <= self._limits.cache_bytes:
+        if self.cells.cache.sweep(SWEEP_RECORDS):
+            return True
+        if (self._young_bytes + self.cells.cache.young_bytes) * 2 <= self._limits.cache_bytes:
             return False
         for generation in self._generations:
             generation.dying, generation.old, generation.young = generation.old, generation.young, {}
         self._young_bytes = 0
+        self.cells.cache.turn()
         return True
 
     def _sweep_generation(self, generation: Generation) -> None:

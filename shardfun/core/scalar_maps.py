@@ -33,7 +33,7 @@ class ScalarMap(Map[K, V]):
         elif self._cleared:
             return default
         else:
-            encoded = self._cells.get(self._prefix, suffix)
+            encoded = self._cells.read(self._prefix, suffix)
             if encoded is not None and encoded.startswith(STAMP):  # written when the declaration was another
                 encoded = living(encoded, self._now_ms)
         if encoded is None:

@@ -82,7 +82,7 @@ def figures_of(core: ShardCore, long_runs: LongRuns, resumed_at: float, away_s: 
         published=sum(egress.published.records for egress in logs),
         backlog=core.backlog,
         dead_letters=core.dispatcher.letters.count,
-        cached_bytes=core.table.cached_bytes,
+        cached_bytes=core.table.cached_bytes + core.table.cells.cache.total_bytes,
         resident_bytes=resident_bytes(),
         resumed_at=resumed_at,
         calls=core.dispatcher.calls.running,

@@ -7,6 +7,7 @@ from collections import Counter
 from shardfun.core.queue import Queue
 from shardfun.core.shard import ShardCore
 from shardfun.simulation.violation import wrong
+from shardfun.state.memory import MemoryStore
 
 DIRTY_SLACK_BYTES = 80_000
 """One piece of work may go so far beyond the hard limit of changed state; 28,000 have been seen."""
@@ -77,6 +78,22 @@ def check_gauges(core: ShardCore) -> None:
     least = sum(len(suffix) + len(value or b"") for group in changes for suffix, value in group.items())
     if cells.changed_bytes < least:
         wrong(f"shard {core.identity.shard}: {cells.changed_bytes} bytes of changed cells by their gauge, found {least}")
+    _check_cache(core)
+
+
+def _check_cache(core: ShardCore) -> None:
+    """What the cache of cells has is what is changed or stored. A store of files is not asked: it might be damaged."""
+    cells = core.table.cells
+    cache, store, unapplied = cells.cache, cells._store, cells.unapplied()  # noqa: SLF001
+    for key, value in {**cache._old, **cache.young}.items():  # noqa: SLF001
+        if key in unapplied:
+            found = unapplied[key]
+        elif isinstance(store, MemoryStore):
+            found = store.get(key)
+        else:
+            continue
+        if value != found:
+            wrong(f"shard {core.identity.shard}: {value!r:.100} in the cache of cells, found {found!r:.100}")
 
 
 def _length(queue: Queue) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from shardfun.core.cell_cache import CellCache
 from shardfun.core.cells import Cells
 from shardfun.core.operations import OPERATIONS, Operations
 from shardfun.core.records import RecordTable
@@ -58,6 +59,15 @@ def _abort_forgets_cells(_original: Any) -> Any:
         self.drop_frozen()
 
     return merge_frozen
+
+
+def _cache_misses_writes(_original: Any) -> Any:
+    """The cache goes on with what it had when an entry of a map is written."""
+
+    def write(*_arguments: Any) -> None:
+        pass
+
+    return write
 
 
 def _commit_without_touch(original: Any) -> Any:
@@ -120,6 +130,9 @@ MUTATIONS: dict[str, Mutation] = {
     "forget-tokens": Mutation("tokens of timers are not restored", (Patch(Timers, "restore", _forget_tokens),)),
     "abort-forgets-cells": Mutation(
         "an abort loses changed map entries, timers and other cells", (Patch(Cells, "merge_frozen", _abort_forgets_cells),)
+    ),
+    "cache-misses-writes": Mutation(
+        "the cache of cells does not hear of what is written", (Patch(CellCache, "write", _cache_misses_writes),)
     ),
     "commit-without-touch": Mutation(
         "a working copy is written back without touching its record", (Patch(Copies, "commit", _commit_without_touch),)

@@ -1,0 +1,88 @@
+"""Cells that were read or written lately, by their whole keys: what is hot is not read from the store after each checkpoint.
+
+Two generations, as of records: ``young``, and ``old``, which was young before; what is used again moves back. They begin anew
+together with those of the records (``RecordTable.sweep``).
+
+What is in ``young`` is the newest there is, since each write of a kept kind goes into it. The threads of blocking functions read,
+too. So a reader takes ``young`` before it looks anywhere else, and adds what it has found to just that generation, unless a commit
+was there first: see ``docs/decisions/030``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+CACHED_BYTES = 140  # of memory for a kept cell besides its key and value: a dictionary entry and two objects
+NOT_CACHED: Any = object()
+
+Generation = dict[bytes, bytes | None]
+"""``None``: there is no such cell."""
+
+
+class CellCache:
+    """See the module. One in each ``Cells``."""
+
+    __slots__ = ("_dying", "_old", "_old_bytes", "young", "young_bytes")
+
+    def __init__(self) -> None:
+        self.young: Generation = {}
+        self.young_bytes = 0
+        """Estimated memory of ``young``."""
+        self._old: Generation = {}
+        self._old_bytes = 0
+        self._dying: Generation = {}
+
+    @property
+    def total_bytes(self) -> int:
+        """Estimated memory of both generations."""
+        return self.young_bytes + self._old_bytes
+
+    def take_old(self, key: bytes) -> Any:
+        """What the old generation has of a cell, which has to be added to the young one; else ``NOT_CACHED``."""
+        value = self._old.pop(key, NOT_CACHED)
+        if value is not NOT_CACHED:
+            self._old_bytes -= _size(key, value)
+        return value
+
+    def add(self, young: Generation, key: bytes, value: bytes | None) -> bytes | None:
+        """Keep what was found; the value of the cell, which may be a newer one.
+
+        Args:
+            young: the young generation from before it was looked for.
+        """
+        self.young_bytes += _size(key, value)
+        return young.setdefault(key, value)
+
+    def write(self, prefix: bytes, changes: dict[bytes, bytes | None], size: int) -> None:
+        """Some cells of a prefix have changed.
+
+        Args:
+            size: of the suffixes and values, in bytes.
+        """
+        young = self.young
+        before = len(young)
+        for suffix, value in changes.items():
+            young[prefix + suffix] = value
+        if len(young) != before:  # if some are new, all are counted: there is mostly one
+            self.young_bytes += size + len(changes) * (CACHED_BYTES + len(prefix))
+
+    # ---- forgetting -----------------------------------------------------------------------------------------------------
+    def turn(self) -> None:
+        """The young generation becomes the old one, and what was old goes. Nothing may be dying."""
+        self._dying, self._old, self.young = self._old, self.young, {}
+        self._old_bytes, self.young_bytes = self.young_bytes, 0
+
+    def sweep(self, limit: int) -> bool:
+        """Let go of up to ``limit`` cells; whether there were any. All at once would hold the loop for 0.1 s."""
+        dying = self._dying
+        if not dying:
+            return False
+        with contextlib.suppress(KeyError):  # a reader that was late has taken the last one
+            for _ in range(min(limit, len(dying))):
+                dying.popitem()
+        return True
+
+
+def _size(key: bytes, value: bytes | None) -> int:
+    return CACHED_BYTES + len(key) + (0 if value is None else len(value))
