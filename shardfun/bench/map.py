@@ -1,8 +1,9 @@
 """A map with many entries in one address: how long an update of one entry takes, checkpoints included, and how much of it the function
 runs, which reads the entry and writes it.
 
-The reference is an update of a single value, which takes the same way through the same kind of node. Most entries are not in
-memory: an update reads its entry from LevelDB.
+The reference is an update of a single value, which takes the same way through the same kind of node. What is updated is spread evenly,
+so as much of the map is in memory as the cache holds: a million small entries need about 190 MiB. With a smaller cache an update
+reads its entry from LevelDB, as it does in a map that is larger than memory.
 """
 
 from __future__ import annotations
@@ -24,13 +25,19 @@ SETTLE_S = 1.0  # after filling, before measuring: the last checkpoint of it
 MIB = 1 << 20
 
 
-def _settings(ingress: dict[str, Any]) -> dict[str, Any]:
-    return {"app": "shardfun.bench.map_app:app", "shards": 1, "supervision": {"spares": 0}, "ingress": ingress}
+def _settings(ingress: dict[str, Any], cache_mib: int) -> dict[str, Any]:
+    return {
+        "app": "shardfun.bench.map_app:app",
+        "shards": 1,
+        "supervision": {"spares": 0},
+        "state": {"cache": cache_mib * MIB},
+        "ingress": ingress,
+    }
 
 
-async def _measured(folder: Path, ingress: dict[str, Any], filling: int, updates: int) -> dict[str, float]:
+async def _measured(folder: Path, settings: dict[str, Any], filling: int, updates: int) -> dict[str, float]:
     """Wait for ``filling`` invocations, then measure ``updates`` more."""
-    async with measured_node(_settings(ingress), folder) as node:
+    async with measured_node(settings, folder) as node:
         with trio.fail_after(TIMEOUT_S):
             while node.status().invocations < filling:  # noqa: ASYNC110 - a supervisor has a status, not an event
                 await trio.sleep(SAMPLE_S)
@@ -49,22 +56,23 @@ async def _measured(folder: Path, ingress: dict[str, Any], filling: int, updates
         }
 
 
-def bench_map(entries: int, updates: int, progress: Progress) -> dict[str, Any]:
+def bench_map(entries: int, updates: int, cache_mib: int, progress: Progress) -> dict[str, Any]:
     """The whole benchmark.
 
     Args:
         entries: of the map; rounded up to thousands.
         updates: measured ones, of entries all over the map.
+        cache_mib: ``state.cache``.
     """
     fills = -(-entries // FILL_ENTRIES)
     entries = fills * FILL_ENTRIES
     events = {"kind": "generator", "ids": entries}
     with temporary_folder() as folder:
-        reference = trio.run(_measured, folder / "reference", {"values": events}, 0, updates)
+        reference = trio.run(_measured, folder / "reference", _settings({"values": events}, cache_mib), 0, updates)
         progress(f"an update of a single value takes {reference['us']:.1f} us; filling the map")
         filled = {"fill": {"kind": "generator", "ids": fills, "count": fills}, "updates": events}
         # updates run meanwhile, too; when each entry could have been updated once, the filling is long over
-        result = trio.run(_measured, folder / "map", filled, fills + entries, updates)
+        result = trio.run(_measured, folder / "map", _settings(filled, cache_mib), fills + entries, updates)
         progress(
             f"an update of one of {entries:,} entries takes {result['us']:.1f} us, {result['running_us']:.1f} of these in the function"
         )
@@ -72,6 +80,7 @@ def bench_map(entries: int, updates: int, progress: Progress) -> dict[str, Any]:
         "benchmark": "map",
         "entries": entries,
         "updates": updates,
+        "cache_mib": cache_mib,
         "us_per_update": round(result["us"], 2),
         "running_us_per_update": round(result["running_us"], 2),
         "cpu_us_per_update": round(result["cpu_us"], 2),

@@ -60,6 +60,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--rounds", type=_positive, default=3, help="state: how often each id is touched (default: 3)")
     parser.add_argument("--entries", type=_positive, default=1_000_000, help="map: entries of the map (default: 1000000)")
     parser.add_argument("--updates", type=_positive, default=500_000, help="map: updates to measure (default: 500000)")
+    parser.add_argument(
+        "--cache-mib",
+        type=_positive,
+        default=256,
+        help="map: state.cache in MiB; with 16 most entries are read from disk (default: 256)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(func=run)
 
@@ -97,7 +103,7 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.workload == "map":
         from shardfun.bench.map import bench_map
 
-        return bench_map(arguments.entries, arguments.updates, _progress)
+        return bench_map(arguments.entries, arguments.updates, arguments.cache_mib, _progress)
     if arguments.workload == "timers":
         from shardfun.bench.timers import bench_timers
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Protocol
 
-from shardfun.core.cell_cache import NOT_CACHED, CellCache
+from shardfun.core.cell_cache import NOT_CACHED, STRIPE, CellCache
 from shardfun.core.cell_keys import KIND, MAP_KIND
 from shardfun.errors import CorruptionError, StorageError
 
@@ -73,7 +73,7 @@ class Cells:
     def read(self, prefix: bytes, suffix: bytes) -> bytes | None:
         """As ``get``, of an entry of a map: it is kept in memory, since it may be asked for again."""
         cache, key = self.cache, prefix + suffix
-        young = cache.young
+        young = cache.young[hash(key) & STRIPE]
         value = young.get(key, NOT_CACHED)
         if value is not NOT_CACHED:
             return value  # type: ignore[no-any-return]
@@ -88,10 +88,9 @@ class Cells:
         if group is None:
             group = self._changes[prefix] = {}
         group[suffix] = value
-        size = len(suffix) + (len(value) if value is not None else 0)
-        self.changed_bytes += CELL_BYTES + size
+        self.changed_bytes += CELL_BYTES + len(suffix) + (len(value) if value is not None else 0)
         if prefix[KIND] == MAP_KIND:
-            self.cache.write(prefix, {suffix: value}, size)
+            self.cache.write(prefix, {suffix: value})
 
     def put_all(self, prefix: bytes, changes: dict[bytes, bytes | None]) -> None:
         """As ``put``, of some cells of a prefix. Nothing if there are none."""
@@ -101,14 +100,14 @@ class Cells:
         if group is None:
             group = self._changes[prefix] = {}
         group.update(changes)
-        size = 0
+        size = self.changed_bytes
         for suffix, value in changes.items():
-            size += len(suffix)
+            size += CELL_BYTES + len(suffix)
             if value:
                 size += len(value)
-        self.changed_bytes += size + CELL_BYTES * len(changes)
+        self.changed_bytes = size
         if prefix[KIND] == MAP_KIND:
-            self.cache.write(prefix, changes, size)
+            self.cache.write(prefix, changes)
 
     def scan(self, prefix: bytes, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """The cells of a prefix in order of their suffixes, as they are now, from ``start`` to before ``stop``.

@@ -84,8 +84,8 @@ def check_gauges(core: ShardCore) -> None:
 def _check_cache(core: ShardCore) -> None:
     """What the cache of cells has is what is changed or stored. A store of files is not asked: it might be damaged."""
     cells = core.table.cells
-    cache, store, unapplied = cells.cache, cells._store, cells.unapplied()  # noqa: SLF001
-    for key, value in {**cache._old, **cache.young}.items():  # noqa: SLF001
+    store, unapplied = cells._store, cells.unapplied()  # noqa: SLF001
+    for key, value in cells.cache.cells().items():
         if key in unapplied:
             found = unapplied[key]
         elif isinstance(store, MemoryStore):

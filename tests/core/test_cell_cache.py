@@ -61,7 +61,23 @@ def test_only_maps_are_kept() -> None:
     cells.put(b"\x80o", b"a", b"1")
     assert cells.get(MAP, b"a") is None
     assert cells.cache.total_bytes == 0
-    assert not cells.cache.young
+    assert not cells.cache.cells()
+
+
+def swept(cells: Cells, limit: int) -> int:
+    times = 0
+    while cells.cache.sweep(limit):
+        times += 1
+    return times
+
+
+def test_a_sweep_is_bounded() -> None:
+    cells = Cells(Store())
+    cells.put_all(MAP, {number.to_bytes(4, "big"): b"" for number in range(3200)})
+    cells.cache.turn()
+    assert swept(cells, 10) == 0
+    cells.cache.turn()
+    assert 320 <= swept(cells, 10) <= 320 + 16
 
 
 def test_what_is_used_again_outlives_the_rest() -> None:
@@ -76,7 +92,7 @@ def test_what_is_used_again_outlives_the_rest() -> None:
     assert cells.read(MAP, b"\3") == b"1"
     assert (cells.cache.young_bytes, cells.cache.total_bytes) == (size, 10 * size)
     cells.cache.turn()
-    assert [cells.cache.sweep(4) for _ in range(4)] == [True, True, True, False], "nine that nobody has used"
+    assert swept(cells, 1) == 9, "nine that nobody has used"
     assert cells.cache.total_bytes == size
     store.reads = 0
     assert cells.read(MAP, b"\3") == b"1"
@@ -96,8 +112,7 @@ def test_a_reader_in_a_thread_never_hides_what_was_committed_meanwhile(
     cells = Cells(store)
 
     def turn() -> None:
-        while cells.cache.sweep(10):
-            pass
+        swept(cells, 10)
         cells.cache.turn()
 
     def meanwhile() -> None:
@@ -125,7 +140,7 @@ def test_a_sweep_meets_a_reader_that_takes_the_last_cell() -> None:
             self.clear()  # a thread was here
             return super().popitem()
 
-    cells.cache._old = Late(cells.cache._old)
+    cells.cache._old = [Late(stripe) for stripe in cells.cache._old]
     cells.cache.turn()
     assert cells.cache.sweep(10)
     assert not cells.cache.sweep(10)
@@ -185,14 +200,12 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def turn(self) -> None:
-        while self.cells.cache.sweep(1):
-            pass
+        swept(self.cells, 1)
         self.cells.cache.turn()
 
     @invariant()
     def all_is_the_newest(self) -> None:
-        cache = self.cells.cache
-        for key, value in {**cache._old, **cache.young}.items():
+        for key, value in self.cells.cache.cells().items():
             assert value == self.model.get(key[len(MAP) :])
         assert dict(self.cells.scan(MAP)) == {suffix: value for suffix, value in self.model.items() if value is not None}
 
