@@ -59,7 +59,9 @@ class CellCache:
         return young.setdefault(key, value)
 
     def write(self, prefix: bytes, changes: dict[bytes, bytes | None]) -> None:
-        """Some cells of a prefix have changed."""
+        """Some cells of a prefix have changed. For each, two are let go of if some are dying: so it ends before ``young`` is full."""
+        if self._dying:
+            self.sweep(2 * len(changes))
         young = self.young
         for suffix, value in changes.items():
             key = prefix + suffix
@@ -77,15 +79,17 @@ class CellCache:
 
     def sweep(self, limit: int) -> bool:
         """Let go of up to ``limit`` cells; whether there were any. All at once would hold the loop for 0.1 s."""
-        while self._dying:
+        left = limit
+        while left and self._dying:
             stripe = self._dying[-1]
-            if stripe:
-                with contextlib.suppress(KeyError):  # a reader that was late has taken the last one
-                    for _ in range(min(limit, len(stripe))):
-                        stripe.popitem()
-                return True
-            self._dying.pop()
-        return False
+            count = min(left, len(stripe))
+            with contextlib.suppress(KeyError):  # a reader that was late has taken the last one
+                for _ in range(count):
+                    stripe.popitem()
+            left -= count
+            if not stripe:
+                self._dying.pop()
+        return left < limit
 
     def cells(self) -> dict[bytes, bytes | None]:
         """All that would be found, for those who look at everything."""

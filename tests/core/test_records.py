@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from single_core import DictStore, cells_of
 
 from shardfun import App, Context, State, Value, value
+from shardfun.core.cell_cache import CACHED_BYTES
 from shardfun.core.function import RECORD_BYTES, CompiledFunction, state_key
 from shardfun.core.limits import Limits
 from shardfun.core.records import SWEEP_RECORDS, RecordTable
@@ -21,6 +22,9 @@ from shardfun.errors import PayloadTypeError
 class Pair(State):
     n: Value[int] = value(0)
     items: Value[list[int]] = value(default_factory=list)
+
+
+MAP_PREFIX = b"\0\1mt/f\0\0\1am\0"
 
 
 def functions() -> list[CompiledFunction]:
@@ -165,6 +169,24 @@ def test_a_sweep_is_bounded() -> None:
     assert table.sweep()
     assert table.sweep()
     assert len(table.generations["t/f"].dying) == 10
+
+
+def test_entries_of_maps_share_the_budget_however_many_are_written_at_once() -> None:
+    limit = 1 << 20
+    table = table_of({}, cache_bytes=limit)
+    cache, most = table.cells.cache, 0
+    for turn in range(100):
+        table.cells.put_all(MAP_PREFIX, {(turn * 1000 + n).to_bytes(4, "big"): b"1" for n in range(1000)})
+        table.sweep()
+        most = max(most, sum(CACHED_BYTES + len(key) + 1 for stripe in cache._dying for key in stripe) + cache.total_bytes)
+    assert limit / 2 < most < 1.8 * limit
+    while table.sweep():
+        pass
+    assert cache.total_bytes < 1.2 * limit
+    use(table, "t/f", "a")
+    table.cells.put_all(MAP_PREFIX, {n.to_bytes(4, "big"): b"2" for n in range(4000)})
+    assert table.sweep()
+    assert not table.generations["t/f"].young, "both begin anew"
 
 
 def test_a_state_that_does_not_fit_is_not_kept() -> None:
