@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import cbor2
 
 from shardfun.core.cell_keys import living, number_suffix, stamped, value_in
-from shardfun.core.cells import Cells
+from shardfun.core.cells import CellReader
 from shardfun.core.function import CollectionSpec
 from shardfun.core.maps import CLOSED, Closed, Write
 from shardfun.core.options import ExpiryMode
@@ -48,7 +48,7 @@ class Buffer(Generic[T]):
     def __init__(
         self,
         spec: CollectionSpec,
-        cells: Cells,
+        cells: CellReader,
         prefix: bytes,
         now_ms: int,
         bounds: Bounds | None,

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from shardfun.core.cells import CellsBeside
 from shardfun.core.effects import StartCall, Style
 from shardfun.core.runner import call, invoke
 from shardfun.errors import PayloadTypeError, StorageError
@@ -180,7 +181,7 @@ class Calls:
         assert target.copies is not None
         rows: list[Any] = []
         try:
-            copy = target.copies.begin(record, dispatcher.table.cells, dispatcher.now_ms)
+            copy = target.copies.begin(record, CellsBeside(dispatcher.table.cells), dispatcher.now_ms)
             payload = value.type.decode(value.data) if type(value) is Encoded else value
         except PayloadTypeError as error:
             if breadcrumb is not None and mark is not None:
@@ -367,7 +368,7 @@ class Calls:
             record: as it was before; it leaves the table, and with that the fast path, until then.
         """
         id = record._address[1]  # noqa: SLF001
-        for records in (target.records.young, target.records.old, target.records.dying):
+        for records in (target.records.young, target.records.old):
             records.pop(id, None)
         self._block(target, id, (sender, value), record)
         again = self._try_again(target, id, error)

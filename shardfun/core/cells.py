@@ -5,7 +5,7 @@ pre-images here: the changes since the last cut are a dictionary that is swapped
 address, say) and a *suffix* within it, so that one map's changes are found without looking at everybody's.
 
 Reads see the changes since the cut, those that are frozen for a checkpoint, and the store, in this order. Cells of maps are kept in
-memory beyond that (``CellCache``).
+memory beyond that (``CellCache``). Invocations beside the loop, in threads perhaps, have a ``CellsBeside``, which only looks.
 """
 
 from __future__ import annotations
@@ -35,17 +35,34 @@ class Stored(Protocol):
         """Keys that begin with ``prefix``, from ``prefix + start`` on, and their values in order, as they are now."""
 
 
+class CellReader(Protocol):
+    """What an invocation reads of the cells."""
+
+    def get(self, prefix: bytes, suffix: bytes) -> bytes | None:
+        """The value of a cell; ``None`` if there is none."""
+
+    def read(self, prefix: bytes, suffix: bytes) -> bytes | None:
+        """As ``get``, of an entry of a map."""
+
+    def scan(self, prefix: bytes, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """The cells of a prefix in order of their suffixes, as they are now, from ``start`` to before ``stop``."""
+
+
 class Cells:
-    """See the module. One in each ``RecordTable``."""
+    """See the module. One in each ``RecordTable``.
 
-    __slots__ = ("_changes", "_frozen", "_frozen_bytes", "_store", "cache", "changed_bytes", "failure")
+    Args:
+        cache_bytes: see ``CellCache``.
+    """
 
-    def __init__(self, store: Stored) -> None:
+    __slots__ = ("_frozen_bytes", "_layers", "_store", "cache", "changed_bytes", "failure")
+
+    def __init__(self, store: Stored, cache_bytes: int) -> None:
         self._store = store
-        self._changes: Changes = {}
-        self._frozen: Changes = {}
+        self._layers: tuple[Changes, Changes] = {}, {}
+        """The changes since the cut, and the frozen ones. One object: a thread takes both at once."""
         self._frozen_bytes = 0
-        self.cache = CellCache()
+        self.cache = CellCache(cache_bytes)
         self.changed_bytes = 0
         """Estimated memory of the changes since the last cut."""
         self.failure: StorageError | None = None
@@ -58,10 +75,11 @@ class Cells:
 
     def get(self, prefix: bytes, suffix: bytes) -> bytes | None:
         """The value of a cell; ``None`` if there is none."""
-        group = self._changes.get(prefix)
+        changes, frozen = self._layers
+        group = changes.get(prefix)
         if group is not None and suffix in group:
             return group[suffix]
-        group = self._frozen.get(prefix)
+        group = frozen.get(prefix)
         if group is not None and suffix in group:
             return group[suffix]
         try:
@@ -73,20 +91,24 @@ class Cells:
     def read(self, prefix: bytes, suffix: bytes) -> bytes | None:
         """As ``get``, of an entry of a map: it is kept in memory, since it may be asked for again."""
         cache, key = self.cache, prefix + suffix
-        young = cache.young[hash(key) & STRIPE]
+        stripe = hash(key) & STRIPE
+        young = cache.young[stripe]
         value = young.get(key, NOT_CACHED)
-        if value is not NOT_CACHED:
-            return value  # type: ignore[no-any-return]
-        value = cache.take_old(key)
         if value is NOT_CACHED:
-            value = self.get(prefix, suffix)
-        return cache.add(young, key, value)
+            value = cache.old[stripe].pop(key, NOT_CACHED)
+            if value is NOT_CACHED:
+                value = self.get(prefix, suffix)
+                cache.add(stripe, key, value)
+            else:
+                young[key] = value
+        return value  # type: ignore[no-any-return]
 
     def put(self, prefix: bytes, suffix: bytes, value: bytes | None) -> None:
         """Write a cell (``None``: delete it) as part of the next checkpoint. There is no way back: commit only."""
-        group = self._changes.get(prefix)
+        changed = self._layers[0]
+        group = changed.get(prefix)
         if group is None:
-            group = self._changes[prefix] = {}
+            group = changed[prefix] = {}
         group[suffix] = value
         self.changed_bytes += CELL_BYTES + len(suffix) + (len(value) if value is not None else 0)
         if prefix[KIND] == MAP_KIND:
@@ -96,9 +118,10 @@ class Cells:
         """As ``put``, of some cells of a prefix. Nothing if there are none."""
         if not changes:
             return
-        group = self._changes.get(prefix)
+        changed = self._layers[0]
+        group = changed.get(prefix)
         if group is None:
-            group = self._changes[prefix] = {}
+            group = changed[prefix] = {}
         group.update(changes)
         size = self.changed_bytes
         for suffix, value in changes.items():
@@ -114,7 +137,7 @@ class Cells:
 
         Only the changed ones are held in memory; the rest streams from the store.
         """
-        frozen, changes = self._frozen, self._changes  # at once: a blocking function's thread may ask while the loop cuts
+        changes, frozen = self._layers
         changed = in_range(frozen.get(prefix, {}), start, stop)
         changed.update(in_range(changes.get(prefix, {}), start, stop))
         return overlay(changed, self.scan_stored(prefix, start, stop))
@@ -155,14 +178,14 @@ class Cells:
 
     def changes_of(self, prefix: bytes) -> dict[bytes, bytes | None]:
         """A copy of what has changed in a prefix since the last applied checkpoint: 10 ms for a million cells."""
-        frozen, changes = self._frozen.get(prefix), self._changes.get(prefix)
+        changes, frozen = (layer.get(prefix) for layer in self._layers)
         if frozen is None:
             return {} if changes is None else dict(changes)
         return dict(frozen) if changes is None else {**frozen, **changes}
 
     def is_changed(self, prefix: bytes, suffix: bytes) -> bool:
         """Whether a cell was written or deleted since the last applied checkpoint."""
-        return any(suffix in changes.get(prefix, ()) for changes in (self._changes, self._frozen))
+        return any(suffix in layer.get(prefix, ()) for layer in self._layers)
 
     def scan_unchanged(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """As ``scan``, without the cells that have changed. Costs nothing for those, but whoever asks has to know them."""
@@ -176,18 +199,18 @@ class Cells:
     @property
     def changed(self) -> bool:
         """Whether anything has changed since the last cut."""
-        return bool(self._changes)
+        return bool(self._layers[0])
 
     def freeze(self) -> None:
         """The cut."""
-        self._frozen, self._changes = self._changes, {}
+        self._layers = {}, self._layers[0]
         self._frozen_bytes, self.changed_bytes = self.changed_bytes, 0
 
     def frozen_pieces(self, size: int) -> Iterator[tuple[list[bytes], list[bytes | None]]]:
         """Keys and values of the frozen changes, in pieces of about ``size``."""
         keys: list[bytes] = []
         values: list[bytes | None] = []
-        for prefix, group in self._frozen.items():
+        for prefix, group in self._layers[1].items():
             items = iter(group.items())
             while piece := list(islice(items, size - len(keys))):
                 keys += [prefix + suffix for suffix, _ in piece]
@@ -202,25 +225,46 @@ class Cells:
         """All changes that are in no applied checkpoint, by their whole keys: for those who look at everything, such as tests."""
         return {
             prefix + suffix: value
-            for changes in (self._frozen, self._changes)
-            for prefix, group in changes.items()
+            for layer in reversed(self._layers)
+            for prefix, group in layer.items()
             for suffix, value in group.items()
         }
 
     def drop_frozen(self) -> None:
         """The checkpoint is applied: the store has these changes now."""
-        self._frozen = {}
+        self._layers = self._layers[0], {}
         self._frozen_bytes = 0
 
     def merge_frozen(self) -> None:
         """The checkpoint is aborted: its changes belong to the next one."""
-        merged = self._frozen
-        for prefix, group in self._changes.items():
+        changes, merged = self._layers
+        for prefix, group in changes.items():
             older = merged.get(prefix)
             merged[prefix] = group if older is None else {**older, **group}  # new objects: a running scan keeps its own
-        self._changes, self._frozen = merged, {}
+        self._layers = merged, {}
         self.changed_bytes += self._frozen_bytes
         self._frozen_bytes = 0
+
+
+class CellsBeside:
+    """The cells as invocations beside the loop see them, which may be in threads: nothing is changed, and nothing is kept.
+
+    While one looks, the loop may move what it looks for from one place to the next, in this order: into the cache (with each write),
+    the changes, the frozen changes, the store. So they look in that order, and take both kinds of changes at once: an abort moves
+    back from one to the other.
+    """
+
+    __slots__ = ("_cells", "get", "scan")
+
+    def __init__(self, cells: Cells) -> None:
+        self._cells = cells
+        self.get = cells.get
+        self.scan = cells.scan
+
+    def read(self, prefix: bytes, suffix: bytes) -> bytes | None:
+        """As of ``Cells``."""
+        value = self._cells.cache.look(prefix + suffix)
+        return self.get(prefix, suffix) if value is NOT_CACHED else value
 
 
 def in_range(changes: dict[bytes, bytes | None], start: bytes, stop: bytes | None) -> dict[bytes, bytes | None]:

@@ -101,7 +101,7 @@ def sight_of(dispatcher: Dispatcher, address: Address, function: CompiledFunctio
         id = address.id
         blocked = target.blocked.get(id)
         record = None if blocked is None else blocked.record
-        for records in (target.records.young, target.records.old, target.records.dying):
+        for records in (target.records.young, target.records.old):
             record = records.get(id) if record is None else record
         values = None if record is None else function.values_of(record)
     cells = dispatcher.table.cells

@@ -13,7 +13,7 @@ from typing import Any, Generic, NoReturn, TypeVar, overload
 import cbor2
 
 from shardfun.core.cell_keys import deadline_of, living, stamped
-from shardfun.core.cells import Cells, in_range, overlay
+from shardfun.core.cells import CellReader, in_range, overlay
 from shardfun.core.function import CollectionSpec, FieldSpec
 from shardfun.errors import ContextClosedError
 from shardfun.model.ordered_keys import KeyType
@@ -64,7 +64,7 @@ class Map(Generic[K, V]):
 
     __slots__ = ("_cells", "_changes", "_cleared", "_held", "_item", "_key", "_last", "_now_ms", "_prefix", "_spec")
 
-    def __init__(self, spec: CollectionSpec, cells: Cells, prefix: bytes, now_ms: int, empty: bool) -> None:  # noqa: FBT001
+    def __init__(self, spec: CollectionSpec, cells: CellReader, prefix: bytes, now_ms: int, empty: bool) -> None:  # noqa: FBT001
         # All by position: with a keyword a class takes 0.2 us longer, and most invocations with maps make one.
         self._spec = spec
         self._key: KeyType = spec.key  # type: ignore[assignment]  # that of a map has both

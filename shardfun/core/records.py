@@ -4,8 +4,9 @@ The store holds exactly the last applied checkpoint; this table holds what came 
 records is swapped and a new epoch begins. Nothing is copied. A record that changed before the cut and is touched after it saves
 its old values first (a *pre-image*), so the encoder, which works later and in pieces, still sees the state of the cut.
 
-Forgetting is done by generations, so that a hit costs nothing: records in use are in ``young``; when that holds half of the
-budget it becomes ``old``, and what was old and is neither touched again nor changed is dropped, a few hundred at a time.
+Forgetting is done by generations, so that a hit costs nothing: records in use are in ``young``. When more is kept than the budget,
+that becomes ``old``; what is touched again moves back, and the others go one by one, as room is needed, until none is left and
+``young`` becomes old again. See ``docs/decisions/031``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ from shardfun.core.limits import Limits
 from shardfun.model.address import namespace_of
 
 SWEEP_RECORDS = 500
+NEW_SHARE = 8
+"""Of what is kept so much must be new since the turn for the next one: else all was changed, and could not be forgotten."""
+LIMIT_SHARE = 4
+"""By so much of the budget entries of maps may go beyond it until the next sweep. A function can read a whole map."""
 
 Piece = tuple[list[bytes], list[bytes | None]]
 """Keys and values."""
@@ -33,13 +38,12 @@ class Epoch:
 class Generation:
     """The records of one function type, by id."""
 
-    __slots__ = ("dying", "function", "old", "young")
+    __slots__ = ("function", "old", "young")
 
     def __init__(self, function: CompiledFunction) -> None:
         self.function = function
         self.young: dict[str, Any] = {}
         self.old: dict[str, Any] = {}
-        self.dying: dict[str, Any] = {}
 
 
 class Frozen:
@@ -65,9 +69,9 @@ class RecordTable:
     __slots__ = (
         "_bytes_per_change",
         "_generations",
+        "_kept",
         "_limits",
         "_read",
-        "_young_bytes",
         "cached_bytes",
         "cells",
         "dirty",
@@ -79,7 +83,7 @@ class RecordTable:
     def __init__(self, functions: list[CompiledFunction], store: Stored, limits: Limits) -> None:
         self.epoch = Epoch()
         self.dirty: list[Any] = []
-        self.cells = Cells(store)
+        self.cells = Cells(store, limits.cache_bytes)
         self.frozen: Frozen | None = None
         self.cached_bytes = 0
         self.generations: dict[str, Generation] = {}
@@ -89,7 +93,8 @@ class RecordTable:
                 self.generation_of(function)
         self._read = store.get
         self._limits = limits
-        self._young_bytes = 0
+        self._kept = 0
+        """Records that the sweeps since the last turn met and could not forget. They are in ``young``."""
         self._bytes_per_change = RECORD_BYTES
 
     def generation_of(self, function: CompiledFunction) -> Generation:
@@ -105,14 +110,12 @@ class RecordTable:
 
     # ---- the hot path calls these two on a miss and on the first touch in an epoch --------------------------------------
     def load(self, generation: Generation, id: str) -> Any:
-        """The record of an address that is not in ``young``: from an older generation, the store, or new.
+        """The record of an address that is not in ``young``: from the old generation, the store, or new.
 
         Raises:
             PayloadTypeError: the stored state does not fit its declaration.
         """
         record = generation.old.pop(id, None)
-        if record is None:
-            record = generation.dying.pop(id, None)
         if record is None:
             function = generation.function
             record = function.blank(id)
@@ -122,7 +125,6 @@ class RecordTable:
                 record._size += 2 * len(stored)  # noqa: SLF001
             self.cached_bytes += record._size  # noqa: SLF001
         generation.young[id] = record
-        self._young_bytes += record._size  # noqa: SLF001
         return record
 
     def touch(self, record: Any) -> None:
@@ -212,31 +214,44 @@ class RecordTable:
 
     # ---- forgetting -----------------------------------------------------------------------------------------------------
     def sweep(self) -> bool:
-        """Drop up to ``SWEEP_RECORDS`` records, or entries of maps, that nobody has used for long; whether there is more to do."""
-        for generation in self._generations:
-            if generation.dying:
-                self._sweep_generation(generation)
-                return True
-        if self.cells.cache.sweep(SWEEP_RECORDS):
+        """Forget up to ``SWEEP_RECORDS`` records or entries of maps, if there is more than the budget; whether to go on at once."""
+        cache, budget = self.cells.cache, self._limits.cache_bytes
+        for_cells = budget - self.cached_bytes
+        cache.limit = for_cells + budget // LIMIT_SHARE
+        if cache.total_bytes <= for_cells:
+            return False
+        if cache.forget(SWEEP_RECORDS, for_cells):
             return True
-        if (self._young_bytes + self.cells.cache.young_bytes) * 2 <= self._limits.cache_bytes:
+        for generation in self._generations:
+            if generation.old:
+                self._forget(generation, self.cached_bytes + cache.total_bytes - budget)
+                return True
+        in_use = cache.young_cells + sum(len(generation.young) for generation in self._generations)
+        if (in_use - self._kept) * NEW_SHARE <= in_use:
             return False
         for generation in self._generations:
-            generation.dying, generation.old, generation.young = generation.old, generation.young, {}
-        self._young_bytes = 0
-        self.cells.cache.turn()
+            generation.old, generation.young = generation.young, {}
+        cache.turn()
+        self._kept = 0
         return True
 
-    def _sweep_generation(self, generation: Generation) -> None:
+    def _forget(self, generation: Generation, excess: int) -> None:
+        """Some old records of one function type, of about ``excess`` bytes. What has changed and is not applied is kept."""
         frozen_epoch = self.frozen.epoch if self.frozen is not None else self.epoch
-        dying = generation.dying
-        for _ in range(min(SWEEP_RECORDS, len(dying))):
-            id, record = dying.popitem()
+        old = generation.old
+        before = self.cached_bytes
+        for _ in range(min(SWEEP_RECORDS, len(old))):
+            id, record = old.popitem()
             dirty = record._dirty  # noqa: SLF001
             if dirty is not None and (dirty is self.epoch or dirty is frozen_epoch):
-                generation.old[id] = record
+                generation.young[id] = record
+                self._kept += 1
             else:
                 self.cached_bytes -= record._size  # noqa: SLF001
+                if before - self.cached_bytes >= excess:
+                    break
+        if not old:
+            generation.old = {}  # without the memory of what was in it
 
     def adopt(self, previous: RecordTable) -> None:
         """After a recovery, keep what a survivor had in memory and what is as in the store: everything that is not dirty."""
@@ -244,11 +259,11 @@ class RecordTable:
         for record in lost:
             address = record._address  # noqa: SLF001
             generation = previous.generations[address.typename]
-            for records in (generation.young, generation.old, generation.dying):
+            for records in (generation.young, generation.old):
                 records.pop(address.id, None)
         for before in list(previous.generations.values()):  # a thread that was given up may meet a name even now
             generation = self.generation_of(before.function)
-            generation.old = {**before.dying, **before.old, **before.young}
+            generation.old = {**before.old, **before.young}
             self.cached_bytes += sum(record._size for record in generation.old.values())  # noqa: SLF001
 
     def _function_of(self, record: Any) -> CompiledFunction:

@@ -20,7 +20,7 @@ from shardfun.core.cell_keys import (
     cells_prefix,
     value_in,
 )
-from shardfun.core.cells import Cells
+from shardfun.core.cells import CellReader
 from shardfun.core.function import CollectionSpec, FieldSpec
 from shardfun.core.hidden import Hidden
 from shardfun.core.maps import CLOSED, Closed, Map, Write
@@ -105,7 +105,9 @@ class Registry:
 
     __slots__ = ("_cells", "_cleared", "_describe", "_hidden", "_name", "_now_ms", "_open", "_place", "_prefix")
 
-    def __init__(self, place: Place, cells: Cells, now_ms: int, hidden: Hidden, describe: Descriptions, *, empty: bool) -> None:
+    def __init__(
+        self, place: Place, cells: CellReader, now_ms: int, hidden: Hidden, describe: Descriptions, *, empty: bool
+    ) -> None:
         self._name = place.name
         self._place = place
         self._cells = cells

@@ -17,7 +17,7 @@ import cbor2
 
 from shardfun.core.absence import is_default
 from shardfun.core.buffers import Bounds, Buffer
-from shardfun.core.cells import Cells
+from shardfun.core.cells import CellReader
 from shardfun.core.copies import Read, copy_class, generate_fill, slot_of_field
 from shardfun.core.function import CompiledFunction, FieldSpec
 from shardfun.core.hidden import BOUNDS, DEADLINES, IDLE, Hidden, Plain, with_idle, with_parts
@@ -63,7 +63,7 @@ class Copies:
         self._class = copy_class(spec, self.descriptions, quick=quick)
         self._fill = generate_fill(spec.fields)
 
-    def begin(self, record: Any, cells: Cells, now_ms: int) -> Any:
+    def begin(self, record: Any, cells: CellReader, now_ms: int) -> Any:
         """A copy of a record for one invocation.
 
         Args:
@@ -206,7 +206,7 @@ class MapCopies(Copies):
 
     __slots__ = ()
 
-    def begin(self, record: Any, cells: Cells, now_ms: int) -> Any:
+    def begin(self, record: Any, cells: CellReader, now_ms: int) -> Any:
         """As of ``Copies``."""
         copy: Any = object.__new__(self._class)
         copy._record = record  # noqa: SLF001

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from shardfun.core.cell_cache import CACHED_BYTES
 from shardfun.core.queue import Queue
 from shardfun.core.shard import ShardCore
 from shardfun.simulation.violation import wrong
@@ -74,7 +75,7 @@ def check_gauges(core: ShardCore) -> None:
     ):
         if gauge != found:
             wrong(f"shard {core.identity.shard}: {gauge} {what} by its gauge, found {found}")
-    changes = cells._changes.values()  # noqa: SLF001
+    changes = cells._layers[0].values()  # noqa: SLF001
     least = sum(len(suffix) + len(value or b"") for group in changes for suffix, value in group.items())
     if cells.changed_bytes < least:
         wrong(f"shard {core.identity.shard}: {cells.changed_bytes} bytes of changed cells by their gauge, found {least}")
@@ -85,7 +86,11 @@ def _check_cache(core: ShardCore) -> None:
     """What the cache of cells has is what is changed or stored. A store of files is not asked: it might be damaged."""
     cells = core.table.cells
     store, unapplied = cells._store, cells.unapplied()  # noqa: SLF001
-    for key, value in cells.cache.cells().items():
+    kept = cells.cache.cells()
+    size = sum(CACHED_BYTES + len(key) + len(value or b"") for key, value in kept.items())
+    if cells.cache.total_bytes != size:
+        wrong(f"shard {core.identity.shard}: {cells.cache.total_bytes} bytes in the cache of cells by its gauge, found {size}")
+    for key, value in kept.items():
         if key in unapplied:
             found = unapplied[key]
         elif isinstance(store, MemoryStore):

@@ -54,7 +54,7 @@ def _record(store: Stored, target: FunctionType, id: str) -> Any:
 
 
 def _in_memory(records: Generation, id: str) -> Any:
-    for generation in (records.young, records.old, records.dying):
+    for generation in (records.young, records.old):
         if id in generation:
             return generation[id]
     return None
@@ -106,7 +106,7 @@ def addresses_of(core: ShardCore, store: Stored, typename: str) -> list[str]:
     """The ids of a function type that have state now, in order: a record, or a part of a collection."""
     target = core.dispatcher.resolve(typename)
     function, records = target.function, target.records
-    live = {**records.dying, **records.old, **records.young}
+    live = {**records.old, **records.young}
     live |= {id: blocked.record for id, blocked in target.blocked.items() if blocked.record is not None}
     found = {id for id, record in live.items() if function.encode_values(function.values_of(record)) is not None}
     for key in _stored(core, store):

@@ -87,13 +87,13 @@ def run_all(core: ShardCore) -> None:
 
 def record_of(core: ShardCore, typename: str, id: str) -> Any:
     generation = core.table.generations[typename]
-    return generation.young.get(id) or generation.old.get(id) or generation.dying.get(id)
+    return generation.young.get(id) or generation.old.get(id)
 
 
 def cells_of(core_or_table: Any) -> dict[bytes, bytes | None]:
     """The cells that have changed since the last cut, by key."""
     table = getattr(core_or_table, "table", core_or_table)
-    return {prefix + suffix: value for prefix, group in table.cells._changes.items() for suffix, value in group.items()}
+    return {prefix + suffix: value for prefix, group in table.cells._layers[0].items() for suffix, value in group.items()}
 
 
 def dirty_of(core: ShardCore) -> list[tuple[str, str]]:

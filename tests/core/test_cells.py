@@ -73,7 +73,7 @@ PAIRS = [(b"p" + bytes((number,)), bytes((number,))) for number in range(10)]
 
 
 def test_a_scan_goes_on_when_the_store_was_opened_again() -> None:
-    cells = Cells(Reopened(PAIRS, [StorageError("opened again")] * 3, 2))
+    cells = Cells(Reopened(PAIRS, [StorageError("opened again")] * 3, 2), 1 << 20)
     cells.put(b"p", b"\5", b"changed")
     cells.put(b"p", b"\6", None)
     found = dict(cells.scan(b"p", b"\1", b"\x09"))
@@ -85,7 +85,7 @@ def test_a_scan_goes_on_when_the_store_was_opened_again() -> None:
     ("errors", "steps"), [([StorageError("gone"), StorageError("gone")], 0), ([CorruptionError("damaged")], 3)]
 )
 def test_a_scan_that_cannot_go_on_is_a_failure_of_the_store(errors: list[StorageError], steps: int) -> None:
-    cells = Cells(Reopened(PAIRS, list(errors), steps))
+    cells = Cells(Reopened(PAIRS, list(errors), steps), 1 << 20)
     with pytest.raises(type(errors[0])):
         list(cells.scan(b"p"))
     assert cells.failure is not None
@@ -101,7 +101,7 @@ def test_a_scan_is_of_the_moment_when_it_was_asked_for() -> None:
         def scan(self, prefix: bytes = b"", start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
             return iter(sorted(stored.items()))
 
-    cells = Cells(Live())
+    cells = Cells(Live(), 1 << 20)
     cells.put(b"p", b"\7", b"new")
     scan = cells.scan(b"p")
     cells.put(b"p", b"\x08", b"later")

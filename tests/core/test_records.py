@@ -12,7 +12,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from single_core import DictStore, cells_of
 
 from shardfun import App, Context, State, Value, value
-from shardfun.core.cell_cache import CACHED_BYTES
 from shardfun.core.function import RECORD_BYTES, CompiledFunction, state_key
 from shardfun.core.limits import Limits
 from shardfun.core.records import SWEEP_RECORDS, RecordTable
@@ -137,38 +136,92 @@ def test_a_second_cut_needs_the_first_to_be_decided() -> None:
         table.freeze()
 
 
-def test_generations_a_record_in_use_stays_and_the_others_go() -> None:
+def in_memory(table: RecordTable, typename: str = "t/f") -> set[str]:
+    generation = table.generations[typename]
+    assert not generation.young.keys() & generation.old.keys()
+    return generation.young.keys() | generation.old.keys()
+
+
+def sweep_all(table: RecordTable) -> int:
+    times = 0
+    while table.sweep():
+        times += 1
+        assert times < 100, "it does not end"
+    return times
+
+
+def test_what_fits_stays_whatever_is_used() -> None:
+    table = table_of({}, cache_bytes=8 * RECORD_BYTES)
+    for _ in range(3):
+        for id in "abcdefgh":
+            use(table, "t/f", id)
+            assert not table.sweep()
+    assert in_memory(table) == set("abcdefgh")
+
+
+def test_a_record_in_use_stays_and_the_others_go_one_by_one() -> None:
     table = table_of({}, cache_bytes=4 * RECORD_BYTES)
     generation = table.generations["t/f"]
-    for id in "abc":
+    for id in "abcde":
         use(table, "t/f", id)
     kept = generation.young["a"]
-    assert table.sweep()  # young is half of the budget: becomes old
-    assert generation.young == {}
+    sweep_all(table)  # too many by one: what was young becomes old, and one goes
+    assert (len(in_memory(table)), generation.young) == (4, {})
     assert use(table, "t/f", "a") is kept
     for id in "xyz":
         use(table, "t/f", id)
-    assert table.sweep()  # old becomes dying
-    assert set(generation.dying) == {"b", "c"}
-    assert use(table, "t/f", "b") is not None  # back from the last moment
-    while table.sweep():
-        pass
-    assert "c" not in generation.young | generation.old | generation.dying
-    assert table.cached_bytes == sum(
-        r._size for part in (generation.young, generation.old, generation.dying) for r in part.values()
-    )
+        sweep_all(table)
+        assert table.cached_bytes == 4 * RECORD_BYTES
+    assert in_memory(table) == set("axyz")
+    use(table, "t/f", "w")
+    sweep_all(table)
+    assert len(in_memory(table)) == 4
+    assert table.cached_bytes == sum(r._size for part in (generation.young, generation.old) for r in part.values())
+
+
+def test_what_has_changed_and_is_not_applied_is_kept_and_looked_at_once() -> None:
+    table = table_of({}, cache_bytes=4 * RECORD_BYTES)
+    for number in range(100):
+        change(table, "t/f", str(number), 1)
+    assert sweep_all(table) == 2  # a turn, and a look at all of them
+    assert len(in_memory(table)) == 100
+    for number in range(10):
+        use(table, "t/f", f"new-{number}")
+        assert sweep_all(table) == 0, "the others have been looked at"
+    for number in range(10):
+        use(table, "t/f", f"newer-{number}")
+        sweep_all(table)
+    assert len(in_memory(table)) < 110, "when an eighth is new, that goes"
+    table.freeze()
+    list(table.encode_frozen(1000))
+    table.encoding_done()
+    table.drop_frozen()
+    for number in range(30):
+        use(table, "t/f", f"later-{number}")
+        sweep_all(table)
+    assert table.cached_bytes <= 5 * RECORD_BYTES
+
+
+def test_records_that_have_left_the_table_do_not_keep_the_sweeps_busy() -> None:
+    table = table_of({}, cache_bytes=4 * RECORD_BYTES)
+    for number in range(10):
+        use(table, "t/f", str(number))
+    table.generations["t/f"].young.clear()  # as those do that wait for another attempt
+    assert sweep_all(table) == 0
+    use(table, "t/f", "a")
+    assert sweep_all(table) <= 2
 
 
 def test_a_sweep_is_bounded() -> None:
     table = table_of({}, cache_bytes=RECORD_BYTES)
     for number in range(SWEEP_RECORDS + 10):
         use(table, "t/f", str(number))
+    assert table.sweep()  # the turn
     assert table.sweep()
-    assert table.sweep() is False  # nothing in young any more
-    use(table, "t/f", "next")
+    assert len(in_memory(table)) == 10
     assert table.sweep()
-    assert table.sweep()
-    assert len(table.generations["t/f"].dying) == 10
+    assert len(in_memory(table)) == 1
+    assert not table.sweep()
 
 
 def test_entries_of_maps_share_the_budget_however_many_are_written_at_once() -> None:
@@ -178,15 +231,35 @@ def test_entries_of_maps_share_the_budget_however_many_are_written_at_once() -> 
     for turn in range(100):
         table.cells.put_all(MAP_PREFIX, {(turn * 1000 + n).to_bytes(4, "big"): b"1" for n in range(1000)})
         table.sweep()
-        most = max(most, sum(CACHED_BYTES + len(key) + 1 for stripe in cache._dying for key in stripe) + cache.total_bytes)
-    assert limit / 2 < most < 1.8 * limit
-    while table.sweep():
-        pass
-    assert cache.total_bytes < 1.2 * limit
+        most = max(most, cache.total_bytes)
+    assert limit < most < 1.6 * limit
+    sweep_all(table)
+    assert cache.total_bytes <= limit
     use(table, "t/f", "a")
-    table.cells.put_all(MAP_PREFIX, {n.to_bytes(4, "big"): b"2" for n in range(4000)})
-    assert table.sweep()
+    sweep_all(table)
+    assert cache.total_bytes + table.cached_bytes <= limit
+    table.cells.put_all(MAP_PREFIX, {n.to_bytes(4, "big"): b"2" for n in range(16_000)})
+    sweep_all(table)
     assert not table.generations["t/f"].young, "both begin anew"
+
+
+def test_entries_that_one_function_reads_go_beyond_the_budget_by_a_quarter_at_most() -> None:
+    limit = 1 << 20
+    table = table_of({}, cache_bytes=limit)
+    assert not table.sweep()
+    for n in range(20_000):
+        table.cells.read(MAP_PREFIX, n.to_bytes(4, "big"))
+    assert 1.2 * limit < table.cells.cache.total_bytes <= 1.25 * limit
+    sweep_all(table)
+    assert table.cells.cache.total_bytes <= limit
+    for n in range(20_000, 40_000):
+        table.cells.read(MAP_PREFIX, n.to_bytes(4, "big"))
+        if n % 100 == 0:
+            table.sweep()
+    sweep_all(table)
+    assert 0.9 * limit < table.cells.cache.total_bytes <= limit
+    newest = MAP_PREFIX + (39_999).to_bytes(4, "big")
+    assert newest in table.cells.cache.cells()
 
 
 def test_a_state_that_does_not_fit_is_not_kept() -> None:
@@ -206,16 +279,14 @@ def test_a_survivor_keeps_what_is_as_in_the_store() -> None:
     change(before, "t/f", "b", 1)
     before.freeze()
     change(before, "t/f", "c", 1)
-    before.generations["t/f"].dying["d"] = before.generations["t/f"].young.pop("d")
+    before.generations["t/f"].old["d"] = before.generations["t/f"].young.pop("d")
     after = table_of(store)
     after.adopt(before)
     assert use(after, "t/f", "a") is clean
     assert [use(after, "t/f", id).n for id in "abcd"] == [9] * 4
     assert after.dirty == []
     generation = after.generations["t/f"]
-    assert after.cached_bytes == sum(
-        r._size for part in (generation.young, generation.old, generation.dying) for r in part.values()
-    )
+    assert after.cached_bytes == sum(r._size for part in (generation.young, generation.old) for r in part.values())
 
 
 class Life(RuleBasedStateMachine):
@@ -293,7 +364,7 @@ class Life(RuleBasedStateMachine):
         records = [
             record
             for generation in self.table.generations.values()
-            for part in (generation.young, generation.old, generation.dying)
+            for part in (generation.young, generation.old)
             for record in part.values()
         ]
         assert len({record._address for record in records}) == len(records)

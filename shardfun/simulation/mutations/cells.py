@@ -33,7 +33,7 @@ def _timer_goes_too_early(original: Any) -> Any:
 
     def remove(self: TimerIndex, suffix: bytes) -> None:
         original(self, suffix)
-        frozen = self._cells._frozen  # noqa: SLF001
+        frozen = self._cells._layers[1]  # noqa: SLF001
         if TIMER_PREFIX in frozen:
             frozen[TIMER_PREFIX] = {**frozen[TIMER_PREFIX], suffix: None}
 
