@@ -56,28 +56,30 @@ class CellCache:
         self.total_bytes += size
         self.young[stripe][key] = value
 
-    def write(self, prefix: bytes, changes: dict[bytes, bytes | None]) -> None:
-        """Some cells of a prefix have changed."""
+    def write(self, prefix: bytes, changes: dict[bytes, bytes | None]) -> int:
+        """Some cells of a prefix have changed; how many bytes their suffixes and values are."""
         if self.total_bytes > self.limit:
             self.forget(FORGET_PER_CELL * len(changes), self.limit)
-        young, old = self.young, self.old
-        size = self.total_bytes
+        written = more = 0
         for suffix, value in changes.items():
             key = prefix + suffix
             number = hash(key) & STRIPE
-            stripe = young[number]
+            stripe = self.young[number]
             before = stripe.get(key, NOT_CACHED)
             if before is NOT_CACHED:
-                before = old[number].pop(key, NOT_CACHED)
+                before = self.old[number].pop(key, NOT_CACHED)
                 if before is NOT_CACHED:
                     before = None
-                    size += CACHED_BYTES + len(key)
+                    more += CACHED_BYTES + len(key)
             stripe[key] = value
+            written += len(suffix)
             if value:
-                size += len(value)
+                written += (size := len(value))
+                more += size
             if before:
-                size -= len(before)
-        self.total_bytes = size
+                more -= len(before)
+        self.total_bytes += more
+        return written
 
     # ---- forgetting -----------------------------------------------------------------------------------------------------
     @property

@@ -123,14 +123,11 @@ class Cells:
         if group is None:
             group = changed[prefix] = {}
         group.update(changes)
-        size = self.changed_bytes
-        for suffix, value in changes.items():
-            size += CELL_BYTES + len(suffix)
-            if value:
-                size += len(value)
-        self.changed_bytes = size
         if prefix[KIND] == MAP_KIND:
-            self.cache.write(prefix, changes)
+            size = self.cache.write(prefix, changes)
+        else:
+            size = sum(map(len, changes)) + sum(map(len, filter(None, changes.values())))
+        self.changed_bytes += len(changes) * CELL_BYTES + size
 
     def scan(self, prefix: bytes, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """The cells of a prefix in order of their suffixes, as they are now, from ``start`` to before ``stop``.
