@@ -57,7 +57,11 @@ class Receiver:
                 super().setup()
 
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
+                length = int(self.headers["Content-Length"])
+                body = self.rfile.read(length)
+                if len(body) < length:  # who sent it was killed in the middle of it, or we are
+                    self.close_connection = True
+                    return
                 verdict = receiver._receive(self.headers["Idempotency-Key"], dict(self.headers), body)
                 if isinstance(verdict, str):
                     self.close_connection = True
