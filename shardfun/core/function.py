@@ -8,14 +8,14 @@ stored state can be read without the application and fields can be added and rem
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import cbor2
 
 from shardfun.core.absence import record_methods
 from shardfun.core.options import PLAIN_OPTIONS, Expiry, FunctionOptions
+from shardfun.core.small_ints import ENCODED_INTS, decoded_ints, encoded_ints
 from shardfun.errors import CorruptionError, DefinitionError, PayloadTypeError
 from shardfun.model.address import Address
 from shardfun.model.cbor import shown
@@ -28,7 +28,6 @@ from shardfun.model.upgrade import FIRST_VERSION, Upgrade, newer
 STATE_KIND = b"s"
 DEAD_LETTER_KIND = b"d"
 RECORD_BYTES = 360  # the smallest record: object, key, address tuple, dict entry
-SMALL_INTS = 65_536
 VERSION = "~v"  # in a stored record, the version of the state class, if it is not the first
 HIDDEN = "~"  # in a stored record, what the runtime itself keeps for an address: deadlines, bounds of buffers
 
@@ -55,6 +54,10 @@ class FieldSpec:
     """The exact classes a value may have; empty: anything CBOR can carry."""
     scalar: bool = dataclasses.field(init=False)
     """Whether all values are CBOR scalars as they are."""
+    encoded_ints: Sequence[bytes] = dataclasses.field(init=False)
+    """Of a scalar that may be a whole number, small ones as CBOR, by themselves."""
+    decoded_ints: Mapping[bytes, int] = dataclasses.field(init=False)
+    """The same the other way round."""
 
     def __post_init__(self) -> None:
         """Derive once what every load of a record asks."""
@@ -62,6 +65,9 @@ class FieldSpec:
         object.__setattr__(self, "immutable", bool(self.types) and all(member.immutable for member in self.types))
         object.__setattr__(self, "classes", classes)
         object.__setattr__(self, "scalar", bool(self.types) and classes <= SCALARS)
+        counts = self.scalar and int in classes
+        object.__setattr__(self, "encoded_ints", encoded_ints() if counts else ())
+        object.__setattr__(self, "decoded_ints", decoded_ints() if counts else {})
 
     def to_plain(self, value: Any) -> Any:
         """The value as CBOR carries it."""
@@ -87,7 +93,11 @@ class FieldSpec:
         Raises:
             PayloadTypeError: it, or a part of it, is not of the declared type, or cannot be encoded.
         """
-        if self.scalar and type(value) in self.classes and type(value) is not str:  # nothing in it can fail
+        kind = type(value)
+        if kind is int and 0 <= value < len(self.encoded_ints):
+            encoded: bytes = self.encoded_ints[value]
+            return encoded
+        if self.scalar and kind in self.classes and kind is not str:  # nothing in it can fail
             return cbor2.dumps(value)
         encoded = self.encode(value)
         if self.types and not self.scalar:
@@ -341,13 +351,6 @@ def _generate_values_of(spec: FunctionSpec) -> Callable[[Any], tuple[Any, ...]]:
     return namespace["values_of"]  # type: ignore[no-any-return]
 
 
-@functools.cache
-def _small_ints() -> list[bytes]:
-    """Each number below ``SMALL_INTS`` as CBOR; made when an application is, for commands do without."""
-    short = [cbor2.dumps(number) for number in range(256)]
-    return short + [b"\x19" + number.to_bytes(2, "big") for number in range(256, SMALL_INTS)]
-
-
 def _generate_encoder(spec: FunctionSpec) -> Callable[[tuple[Any, ...]], bytes | None]:
     """Code that joins constant bytes (map head, field names) with encoded values: 3 times faster than ``dumps`` of a dict."""
     namespace: dict[str, Any] = {"dumps": cbor2.dumps, "HIDDEN": cbor2.dumps(HIDDEN)}
@@ -363,8 +366,8 @@ def _generate_encoder(spec: FunctionSpec) -> Callable[[tuple[Any, ...]], bytes |
         if not field.immutable:
             parts.append(name)
         elif field.classes == {int}:
-            namespace["ints"] = _small_ints()
-            parts.append(f"(ints[{name}] if 0 <= {name} < {SMALL_INTS} else dumps({name}))")
+            namespace["ints"] = encoded_ints()
+            parts.append(f"(ints[{name}] if 0 <= {name} < {ENCODED_INTS} else dumps({name}))")
         elif field.scalar:
             parts.append(f"dumps({name})")
         else:

@@ -38,8 +38,11 @@ class ScalarMap(Map[K, V]):
                 encoded = living(encoded, self._now_ms)
         if encoded is None:
             return default
+        item = self._item
+        if encoded in item.decoded_ints:
+            return item.decoded_ints[encoded]
         value = cbor2.loads(encoded)
-        return value if type(value) in self._item.classes else self._item.from_plain(value)
+        return value if type(value) in item.classes else item.from_plain(value)
 
     def __getitem__(self, key: K) -> V:
         found = self.get(key, MISSING)

@@ -22,7 +22,7 @@ CHECKPOINTS = 25  # more than lie between two flushes of LevelDB, so that there 
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     node = Node(tmp_path_factory.mktemp("killed"))
     try:
-        node.configure(file_ingress(more="rate = 400\npartition_by = 'id'") + FILE_EGRESS, shards=2)
+        node.configure(file_ingress(more="rate = 200\npartition_by = 'id'") + FILE_EGRESS, shards=2)
         node.lines("in.jsonl", RECORDS)
         process = node.start()
         wait_for(lambda: newest(node.data / "manifests", f"manifest-{ID}") >= CHECKPOINTS, "checkpoints")
@@ -40,7 +40,7 @@ def newest(folder: Path, pattern: str) -> int:
 @pytest.fixture
 def damaged(killed: Node, node: Node) -> Node:
     shutil.copytree(killed.folder, node.folder, dirs_exist_ok=True)
-    node.config.write_text(node.config.read_text().replace("rate = 400\n", ""))
+    node.config.write_text(node.config.read_text().replace("rate = 200\n", ""))
     return node
 
 
