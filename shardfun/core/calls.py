@@ -368,8 +368,7 @@ class Calls:
             record: as it was before; it leaves the table, and with that the fast path, until then.
         """
         id = record._address[1]  # noqa: SLF001
-        for records in (target.records.young, target.records.old):
-            records.pop(id, None)
+        target.records.remove(id)
         self._block(target, id, (sender, value), record)
         again = self._try_again(target, id, error)
         assert again, "a policy with a pause has more than one attempt"

@@ -50,7 +50,7 @@ class CellCache:
 
     def add(self, stripe: int, key: bytes, value: bytes | None) -> None:
         """Keep what was read, unless there is no room."""
-        size = CACHED_BYTES + len(key) + (0 if value is None else len(value))
+        size = cell_size(key, value)
         if self.total_bytes + size > self.limit and not self.forget(FORGET_PER_CELL, self.limit - size):
             return
         self.total_bytes += size
@@ -99,7 +99,7 @@ class CellCache:
             stripe = self.old[self._stripe]
             while stripe and left and size > limit:
                 key, value = stripe.popitem()
-                size -= CACHED_BYTES + len(key) + (0 if value is None else len(value))
+                size -= cell_size(key, value)
                 left -= 1
             if not stripe:
                 self.old[self._stripe] = {}  # without the memory of what was in it
@@ -110,6 +110,11 @@ class CellCache:
     def cells(self) -> dict[bytes, bytes | None]:
         """All that would be found, for those who look at everything."""
         return {key: value for generation in (self.old, self.young) for stripe in generation for key, value in stripe.items()}
+
+
+def cell_size(key: bytes, value: bytes | None) -> int:
+    """Estimated memory of a kept cell."""
+    return CACHED_BYTES + len(key) + (0 if value is None else len(value))
 
 
 def _generation() -> list[Stripe]:

@@ -98,11 +98,10 @@ def sight_of(dispatcher: Dispatcher, address: Address, function: CompiledFunctio
     values = None
     target = dispatcher.types.get(address.typename)
     if target is not None:
-        id = address.id
-        blocked = target.blocked.get(id)
+        blocked = target.blocked.get(address.id)
         record = None if blocked is None else blocked.record
-        for records in (target.records.young, target.records.old):
-            record = records.get(id) if record is None else record
+        if record is None:
+            record = target.records.find(address.id)
         values = None if record is None else function.values_of(record)
     cells = dispatcher.table.cells
     changes = {prefix: group for prefix in _prefixes(address, function, part) if (group := cells.changes_of(prefix))}

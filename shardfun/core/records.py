@@ -45,6 +45,20 @@ class Generation:
         self.young: dict[str, Any] = {}
         self.old: dict[str, Any] = {}
 
+    def find(self, id: str) -> Any:
+        """The record of an id if it is in memory; it stays where it is. ``None``: it is not."""
+        record = self.young.get(id)
+        return self.old.get(id) if record is None else record
+
+    def remove(self, id: str) -> None:
+        """Without a record of that id from now on, if there is one."""
+        self.young.pop(id, None)
+        self.old.pop(id, None)
+
+    def all(self) -> dict[str, Any]:
+        """All records in memory by id, the old ones first."""
+        return {**self.old, **self.young}
+
 
 class Frozen:
     """What had changed when a checkpoint was cut, until that checkpoint is applied or aborted."""
@@ -258,12 +272,10 @@ class RecordTable:
         lost = previous.dirty + (previous.frozen.records if previous.frozen is not None else [])
         for record in lost:
             address = record._address  # noqa: SLF001
-            generation = previous.generations[address.typename]
-            for records in (generation.young, generation.old):
-                records.pop(address.id, None)
+            previous.generations[address.typename].remove(address.id)
         for before in list(previous.generations.values()):  # a thread that was given up may meet a name even now
             generation = self.generation_of(before.function)
-            generation.old = {**before.old, **before.young}
+            generation.old = before.all()
             self.cached_bytes += sum(record._size for record in generation.old.values())  # noqa: SLF001
 
     def _function_of(self, record: Any) -> CompiledFunction:

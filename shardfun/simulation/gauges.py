@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from shardfun.core.cell_cache import CACHED_BYTES
+from shardfun.core.cell_cache import cell_size
 from shardfun.core.queue import Queue
 from shardfun.core.shard import ShardCore
 from shardfun.simulation.violation import wrong
@@ -87,7 +87,7 @@ def _check_cache(core: ShardCore) -> None:
     cells = core.table.cells
     store, unapplied = cells._store, cells.unapplied()  # noqa: SLF001
     kept = cells.cache.cells()
-    size = sum(CACHED_BYTES + len(key) + len(value or b"") for key, value in kept.items())
+    size = sum(cell_size(key, value) for key, value in kept.items())
     if cells.cache.total_bytes != size:
         wrong(f"shard {core.identity.shard}: {cells.cache.total_bytes} bytes in the cache of cells by its gauge, found {size}")
     for key, value in kept.items():

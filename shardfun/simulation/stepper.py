@@ -203,12 +203,11 @@ def _address(what: str, checker: Checker, processes: list[ShardProcess | None]) 
 
 def _in_memory(core: ShardCore, what: str) -> Iterator[str]:
     for generation in core.table.generations.values():
-        for records in (generation.young, generation.old):
-            for record in records.values():
-                address = parse_state_key(record._key)  # noqa: SLF001 - users see records: no public names
-                if str(address) == what:
-                    fields = generation.function.spec.fields
-                    yield _readable({field.name: getattr(record, field.name) for field in fields})
+        for record in generation.all().values():
+            address = parse_state_key(record._key)  # noqa: SLF001 - users see records: no public names
+            if str(address) == what:
+                fields = generation.function.spec.fields
+                yield _readable({field.name: getattr(record, field.name) for field in fields})
 
 
 def _readable(fields: Any) -> str:

@@ -63,9 +63,8 @@ def records_in_memory(core: ShardCore) -> dict[bytes, bytes | None]:
     """Key to encoded state (``None``: all default) of every record that is in memory, changed or not."""
     found: dict[bytes, bytes | None] = {}
     for generation in core.table.generations.values():
-        for records in (generation.young, generation.old):
-            for record in records.values():
-                found[record._key] = _encoded(generation.function, record)  # noqa: SLF001 - users see records: no public names
+        for record in generation.all().values():
+            found[record._key] = _encoded(generation.function, record)  # noqa: SLF001 - users see records: no public names
     for target in core.dispatcher.order:
         for blocked in target.blocked.values():
             if blocked.record is not None:

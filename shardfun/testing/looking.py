@@ -12,7 +12,6 @@ from shardfun.core.cell_keys import stored_address
 from shardfun.core.cells import Stored
 from shardfun.core.function import DEAD_LETTER_KIND, STATE_KIND, CollectionSpec
 from shardfun.core.function_type import FunctionType
-from shardfun.core.records import Generation
 from shardfun.core.shard import ShardCore
 from shardfun.errors import PayloadTypeError, nearest
 from shardfun.model.letters import DeadLetter, letter_of
@@ -43,7 +42,7 @@ def _collection(item: CollectionSpec, collection: Any) -> Any:
 
 def _record(store: Stored, target: FunctionType, id: str) -> Any:
     """The record of an address, wherever it is; one that is not in memory is not put there."""
-    found = _in_memory(target.records, id)
+    found = target.records.find(id)
     if found is None:
         blocked = target.blocked.get(id)
         found = None if blocked is None else blocked.record
@@ -51,13 +50,6 @@ def _record(store: Stored, target: FunctionType, id: str) -> Any:
         found = target.function.blank(id)
         target.function.fill(found, store.get(found._key))  # noqa: SLF001 - a record's key has no public name: users see records
     return found
-
-
-def _in_memory(records: Generation, id: str) -> Any:
-    for generation in (records.young, records.old):
-        if id in generation:
-            return generation[id]
-    return None
 
 
 def set_state(core: ShardCore, typename: str, id: str, values: Mapping[str, Any]) -> None:
@@ -106,7 +98,7 @@ def addresses_of(core: ShardCore, store: Stored, typename: str) -> list[str]:
     """The ids of a function type that have state now, in order: a record, or a part of a collection."""
     target = core.dispatcher.resolve(typename)
     function, records = target.function, target.records
-    live = {**records.old, **records.young}
+    live = records.all()
     live |= {id: blocked.record for id, blocked in target.blocked.items() if blocked.record is not None}
     found = {id for id, record in live.items() if function.encode_values(function.values_of(record)) is not None}
     for key in _stored(core, store):

@@ -86,8 +86,7 @@ def run_all(core: ShardCore) -> None:
 
 
 def record_of(core: ShardCore, typename: str, id: str) -> Any:
-    generation = core.table.generations[typename]
-    return generation.young.get(id) or generation.old.get(id)
+    return core.table.generations[typename].find(id)
 
 
 def cells_of(core_or_table: Any) -> dict[bytes, bytes | None]:

@@ -18,20 +18,15 @@ BUFFER = b"\0\1bt/f\0\0\1ab\0"
 
 
 class Store:
-    """A dict that counts the reads, and calls ``during`` in the middle of one."""
+    """A dict that counts the reads."""
 
     def __init__(self, stored: dict[bytes, bytes] | None = None) -> None:
         self.stored = {} if stored is None else stored
         self.reads = 0
-        self.during: Callable[[], None] | None = None
 
     def get(self, key: bytes) -> bytes | None:
         self.reads += 1
-        found = self.stored.get(key)
-        during, self.during = self.during, None
-        if during is not None:
-            during()
-        return found
+        return self.stored.get(key)
 
     def scan(self, prefix: bytes = b"", start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         return iter(sorted(item for item in self.stored.items() if item[0] >= prefix + start and item[0].startswith(prefix)))
